@@ -1,0 +1,1 @@
+"""Per-task evaluation, records, and the yardsticks that stand beside every score. Floor 3."""

@@ -1,0 +1,93 @@
+"""A model's metrics on one task's split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.numpy import save_file
+
+from mtl_tickets.files import written_whole
+from mtl_tickets.model.multitask import MultiTaskModel
+from mtl_tickets.tasks.batches import BatchSettings, passes_over
+from mtl_tickets.tasks.encode import EncodedTask
+from mtl_tickets.tasks.metrics import compute, score
+from mtl_tickets.tasks.spec import TaskSpec
+from mtl_tickets.training.objectives.task_loss import forward
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``metrics`` by name in natural units; ``score``, their mean x100 (what tables show and selection uses);
+    ``logits`` float32 [rows, outputs] and ``labels`` [rows], in the order of the data."""
+
+    metrics: dict[str, float]
+    score: float
+    logits: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        return len(self.labels)
+
+
+def evaluate(
+    model: MultiTaskModel,
+    task: TaskSpec,
+    encoded: EncodedTask,
+    accelerator: Accelerator,
+    pad_id: int,
+    batch_size: int = 128,
+) -> Evaluation:
+    """The task's metrics on labelled examples, with the task's ticket on if the model has one for it.
+
+    A task with ``head:`` is answered by that task's head (and ticket), and the answers are collapsed to its own labels.
+    """
+    if encoded.labels is None:
+        raise ValueError(f"{task.name}: an evaluation needs labels")
+    logits = predict_logits(model, task.head or task.name, encoded, accelerator, pad_id, batch_size)
+    metrics = compute(task, predictions(model, task, logits), encoded.labels)
+    return Evaluation(metrics, score(task, metrics), logits, encoded.labels)
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: MultiTaskModel,
+    head: str,
+    encoded: EncodedTask,
+    accelerator: Accelerator,
+    pad_id: int,
+    batch_size: int = 128,
+) -> np.ndarray:
+    """float32 [rows, outputs] of one task's head, rows in the order of the data."""
+    was_training = model.training
+    model.eval()
+    index = {head: model.task_index(head)}
+    parts, order = [], []
+    for batch in passes_over({head: encoded}, BatchSettings(size=batch_size), pad_id, index):
+        with accelerator.autocast():
+            parts.append(forward(model, batch.to(accelerator.device))[0].float())
+        order.append(batch.indices)
+    model.train(was_training)
+    logits = np.empty((len(encoded), parts[0].shape[1]), dtype=np.float32)
+    logits[np.concatenate(order)] = torch.cat(parts).cpu().numpy()
+    return logits
+
+
+def predictions(model: MultiTaskModel, task: TaskSpec, logits: np.ndarray) -> np.ndarray:
+    """Label ids int64 [rows] (classification) or values float32 [rows] (regression)."""
+    if task.kind == "regression":
+        return logits[:, 0]
+    chosen = logits.argmax(-1)
+    if task.head is None:
+        return chosen
+    return task.ids_from_head(model.tasks[model.task_index(task.head)].labels)[chosen]
+
+
+def save_predictions(path: Path, evaluation: Evaluation) -> None:
+    """Keeps logits and gold labels, so that paired tests over examples need no second run."""
+    with written_whole(path) as part:
+        save_file({"logits": evaluation.logits, "labels": np.ascontiguousarray(evaluation.labels)}, part)

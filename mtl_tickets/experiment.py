@@ -1,0 +1,261 @@
+"""config -> recipe -> run directories: one a seed, in one folder named by the configuration.
+
+The folder's name is the experiment's name and a hash of the settings that differ from their defaults; a new option
+with a default renames no old run. What does not change the numbers (where output goes, which seeds) is not hashed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pydantic
+
+from mtl_tickets.errors import ConfigError, InputError, Problem, nearest
+from mtl_tickets.evaluation.records import read_rows
+from mtl_tickets.files import digest
+from mtl_tickets.recipes import RECIPES
+from mtl_tickets.recipes.run_directory import RunDirectory
+from mtl_tickets.recipes.workbench import EncoderSettings, Progress, Silent, StoppedAfter, Workbench
+from mtl_tickets.settings import Document, Settings, one_of, problems_of, read_yaml
+from mtl_tickets.tasks.data import LimitSettings, TaskData
+from mtl_tickets.tasks.sources import DataSettings
+from mtl_tickets.tasks.spec import TaskSpec, load_task, task_config_folder
+
+if TYPE_CHECKING:
+    AnyRecipe = Any  # mypy cannot follow a union made from a registry
+else:
+    AnyRecipe = one_of(RECIPES)
+
+
+class Experiment(Settings):
+    """One experiment file."""
+
+    name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the output folder")
+    description: str = ""
+    encoder: EncoderSettings = EncoderSettings()
+    tasks: tuple[str, ...] = pydantic.Field(min_length=1, description="shipped names, or paths of task files")
+    data: DataSettings = DataSettings()
+    limit: LimitSettings = LimitSettings()
+    recipe: AnyRecipe
+    seeds: tuple[pydantic.NonNegativeInt, ...] = pydantic.Field((1,), min_length=1)
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    output: Path = Path("runs")
+    cache: Path = pydantic.Field(Path(".cache"), description="encoded data and built encoders")
+
+    @pydantic.field_validator("encoder", mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @pydantic.field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("each seed may stand only once")
+        return seeds
+
+
+@dataclass
+class Loaded:
+    """An experiment with its task files, all checked. ``digest``: ten letters that stand for everything that can change
+    a number (task files included); ``folder`` is named by it."""
+
+    experiment: Experiment
+    tasks: dict[str, TaskSpec]
+    file: str
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        left_out = {"seeds", "output", "cache", "description"}
+        settings = {key: value for key, value in self.experiment.non_defaults().items() if key not in left_out}
+        specs = {name: spec.non_defaults() for name, spec in self.tasks.items()}
+        self.digest = digest([settings, specs], length=10)
+
+    @property
+    def folder(self) -> Path:
+        return self.experiment.output / f"{self.experiment.name}-{self.digest}"
+
+
+def shipped_experiments() -> list[str]:
+    return sorted(path.stem for path in (task_config_folder() / "experiments").glob("*.yaml"))
+
+
+def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Reads and checks an experiment and every task file it names.
+
+    Raises :class:`ConfigError` with all problems of all files at once.
+    """
+    path = Path(name_or_path)
+    if not path.exists() and str(name_or_path) in shipped_experiments():
+        path = task_config_folder() / "experiments" / f"{name_or_path}.yaml"
+    if not path.exists() and not path.suffix:
+        raise ConfigError(
+            Problem(
+                "no such experiment file or shipped experiment",
+                found=str(name_or_path),
+                hint=nearest(name_or_path, shipped_experiments()),
+            )
+        )
+    document = read_yaml(path, search=[task_config_folder() / "experiments"]).override(overrides)
+    problems: list[Problem] = []
+    experiment: Experiment | None = None
+    try:
+        experiment = Experiment.model_validate(document.data)
+    except pydantic.ValidationError as error:
+        problems += problems_of(error, Experiment, document)
+    tasks, task_problems = _load_tasks(document, path.parent)
+    problems += task_problems
+    if experiment is not None:
+        problems += _cross_checks(experiment, tasks, document)
+    if problems or experiment is None:
+        raise ConfigError(problems)
+    return Loaded(experiment, tasks, str(path))
+
+
+def _load_tasks(document: Document, beside: Path) -> tuple[dict[str, TaskSpec], list[Problem]]:
+    tasks: dict[str, TaskSpec] = {}
+    problems: list[Problem] = []
+    names = document.data.get("tasks")
+    for i, name in enumerate(names if isinstance(names, list) else []):
+        if not isinstance(name, str):
+            continue  # the experiment's own check says so
+        try:
+            spec = load_task(name, search=[beside])
+        except InputError as error:
+            for problem in error.problems:
+                placed = document.problem(("tasks", i), problem.rule, name, problem.hint)
+                problems.append(problem if problem.file else placed)
+            continue
+        if spec.name in tasks:
+            problems.append(document.problem(("tasks", i), "a task may stand only once", name))
+        tasks[spec.name] = spec
+    return tasks, problems
+
+
+def _cross_checks(experiment: Experiment, tasks: dict[str, TaskSpec], document: Document) -> list[Problem]:
+    """What can only be seen with the experiment and its tasks side by side."""
+    problems = []
+    learned = [name for name, spec in tasks.items() if spec.head is None]
+    if tasks and not learned:
+        problems.append(document.problem(("tasks",), "at least one task must have a head of its own", sorted(tasks)))
+    for name, spec in tasks.items():
+        if spec.head is not None and spec.head not in learned:
+            rule = f"{name} is answered by the head of {spec.head}, which must be among the tasks"
+            problems.append(document.problem(("tasks",), rule, sorted(tasks), nearest(spec.head, learned)))
+        source = experiment.data.source
+        if source is not None and source not in spec.sources:
+            rule = f"task {name} has no such source"
+            problems.append(document.problem(("data", "source"), rule, source, nearest(source, list(spec.sources))))
+    for key in getattr(experiment.recipe, "per_task", {}):
+        if tasks and key not in learned:
+            problems.append(
+                document.problem(("recipe", "per_task", key), "must be one of the tasks", key, nearest(key, learned))
+            )
+    return problems
+
+
+@dataclass
+class RunSummary:
+    """What a finished (or, with ``--to``, stopped) run left."""
+
+    path: Path
+    seed: int
+    finished: bool
+    rows: list[dict[str, Any]]
+
+
+def run_experiment(
+    loaded: Loaded,
+    seeds: Sequence[int] | None = None,
+    resume: bool = False,
+    restart: bool = False,
+    to: str | None = None,
+    progress: Progress | None = None,
+) -> list[RunSummary]:
+    """Runs the recipe for every seed, one after the other; a finished run is not run again.
+
+    Raises :class:`InputError` for an unknown stage, data that breaks a rule (before any training), an encoder that is
+    not supported, and a stopped run that neither ``resume`` nor ``restart`` was given for.
+    """
+    experiment = loaded.experiment
+    progress = progress or Silent()
+    if to is not None and to not in experiment.recipe.stages:
+        hint = nearest(to, list(experiment.recipe.stages))
+        raise InputError(Problem(f"no such stage of {experiment.recipe.kind}", file="--to", found=to, hint=hint))
+    summaries = []
+    for seed in seeds if seeds is not None else experiment.seeds:
+        config = experiment.model_dump(mode="json")
+        run = RunDirectory(loaded.folder / f"seed-{seed}", config, loaded.digest, seed)
+        with run.opened(resume=resume or to is not None, restart=restart):
+            finished = run.finished
+            if not finished:
+                finished = _run_recipe(loaded, run, to, progress)
+        rows = [row.to_json() for row in read_rows(run.path / "results.jsonl")]
+        summaries.append(RunSummary(run.path, seed, finished, rows))
+    return summaries
+
+
+def _run_recipe(loaded: Loaded, run: RunDirectory, to: str | None, progress: Progress) -> bool:
+    experiment = loaded.experiment
+    bench = open_workbench(loaded, run, progress, to)
+    progress.begin(run.name, experiment.recipe.steps(bench))
+    try:
+        experiment.recipe.run(bench)
+    except StoppedAfter:
+        run.write_results()
+        return False
+    run.finish()
+    return True
+
+
+def open_workbench(loaded: Loaded, run: RunDirectory, progress: Progress, to: str | None = None) -> Workbench:
+    """Reads all data (so that bad data is refused before anything is trained), the encoder and the device."""
+    from accelerate import Accelerator
+
+    from mtl_tickets.model.store import load_tokenizer
+    from mtl_tickets.pretraining.encoders import resolve_encoder
+
+    experiment = loaded.experiment
+    _check_precision(experiment.mixed_precision)
+    accelerator = Accelerator(mixed_precision=experiment.mixed_precision)
+    encoder = str(resolve_encoder(experiment.encoder.name, experiment.cache, progress))
+    tokenizer = load_tokenizer(encoder)
+    recipe = experiment.recipe
+    data = {
+        name: TaskData(
+            spec,
+            experiment.data,
+            experiment.limit,
+            recipe.selection_settings,
+            tokenizer,
+            experiment.encoder.max_length,
+            experiment.cache,
+            drop_long=recipe.drop_long_rows,
+        )
+        for name, spec in loaded.tasks.items()
+    }
+    problems: list[Problem] = []
+    for name, task in data.items():
+        progress.stage(f"data/{name}")
+        try:
+            task.read(train=loaded.tasks[name].head is None)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    extra = [name for name, spec in loaded.tasks.items() if spec.head is not None]
+    return Workbench(
+        run, loaded.tasks, data, encoder, experiment.encoder, tokenizer, accelerator, run.seed, progress, to, extra
+    )
+
+
+def _check_precision(precision: str) -> None:
+    import torch
+
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise InputError(
+            Problem("fp16 needs an NVIDIA GPU", place="mixed_precision", found=precision, hint="use bf16 or no")
+        )

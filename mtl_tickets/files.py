@@ -1,0 +1,134 @@
+"""Files that appear whole or not at all, and a lock that keeps two processes from writing one run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mtl_tickets.errors import CheckpointError, Problem
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside ``path``; on success it is synced and renamed over ``path``.
+
+    A reader, or a process killed at any moment, sees the old file or the new one and never a part of either.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with open(part, "rb") as synced:
+            os.fsync(synced.fileno())
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Like :func:`written_whole` for a folder: fill the folder given; it takes the place of ``path`` at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as synced:
+                    os.fsync(synced.fileno())
+        os.chmod(part, 0o755)
+        old = path.with_name(f".{path.name}.old")
+        if path.exists():  # else .old may be the only copy there is, see recover_folder
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(path, old)
+        os.replace(part, path)
+        _sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def recover_folder(path: Path) -> None:
+    """Puts back the folder that a process killed between the two renames of a swap had moved aside."""
+    old = path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():
+        os.replace(old, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes ``value`` as JSON, keys in the order given, floats to full precision."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> object:
+    """The JSON value in ``path``; a :class:`CheckpointError` naming the file and line where it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(Problem("this file must exist", file=str(path))) from None
+    except OSError as error:
+        raise CheckpointError(Problem(f"must be readable ({error.strerror})", file=str(path))) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        line = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise CheckpointError(Problem(f"must be JSON in UTF-8 ({error})", file=str(path), place=line)) from None
+
+
+def digest(value: object, length: int = 12) -> str:
+    """A short stable hash of a JSON-able value (keys sorted)."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds ``folder/.lock`` for this process; a :class:`CheckpointError` where another process holds it.
+
+    The operating system drops the lock when the process ends, however it ends, so a killed run leaves nothing behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise CheckpointError(
+                Problem("only one process may write a run", file=str(folder), found=f"held by process {lock.read()}")
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

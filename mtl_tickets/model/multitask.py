@@ -1,0 +1,228 @@
+"""One encoder, a head for each task, a ticket for each task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig
+
+from mtl_tickets.errors import InputError, MtlTicketsError, Problem, nearest
+from mtl_tickets.model.anatomy import anatomy_of, dimensions_of, space_of
+from mtl_tickets.model.encoders import draw_linear, fresh_linear, initializer_range, load_encoder, random_encoder
+from mtl_tickets.model.gates import Gates, Segment
+from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.tickets.ticket import Ticket
+
+Pooling = Literal["pooler", "first", "mean"]
+POOLINGS: tuple[str, ...] = ("pooler", "first", "mean")
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What the model must know of a task. ``n_out``: classes, or 1 for regression."""
+
+    name: str
+    kind: Literal["classification", "regression"] = "classification"
+    labels: tuple[str, ...] = ()
+    n_out: int = 2
+    head_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        problems = []
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name) or hasattr(nn.ModuleDict, self.name):
+            rule = "a task's name must be made of letters, digits, _ and -, and be no word of torch's module lists"
+            problems.append(Problem(rule, place="name", found=self.name, hint=f"for example {self.name + '_task'!r}"))
+        if self.kind not in ("classification", "regression"):
+            problems.append(Problem("must be classification or regression", place="kind", found=self.kind))
+        if self.n_out < 1 or (self.kind == "regression" and self.n_out != 1):
+            problems.append(Problem("must be the number of classes, 1 for regression", place="n_out", found=self.n_out))
+        if self.labels and len(self.labels) != self.n_out and self.kind == "classification":
+            problems.append(Problem(f"must be {self.n_out} names", place="labels", found=list(self.labels)))
+        if not 0 <= self.head_dropout < 1:
+            problems.append(Problem("must be in [0, 1)", place="head_dropout", found=self.head_dropout))
+        if problems:
+            raise InputError([Problem(p.rule, f"task {self.name!r}", p.place, p.found, p.hint) for p in problems])
+
+
+class TaskHead(nn.Module):
+    """Dropout and one linear layer on the pooled output: [rows, d] -> [rows, n_out]."""
+
+    def __init__(self, linear: nn.Linear, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = linear
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.dropout(pooled))
+
+
+class Pooler(nn.Module):
+    """Linear and tanh on the first token, for architectures that have none of their own: [B, S, d] -> [B, d]."""
+
+    def __init__(self, dense: nn.Linear):
+        super().__init__()
+        self.dense = dense
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.dense(hidden[:, 0]))
+
+
+class MultiTaskModel(nn.Module):
+    """The shared encoder with per-task heads and per-task gates.
+
+    Use :meth:`from_encoder`. The model takes the encoder over: with another ``pooling`` than ``"pooler"`` it drops the
+    encoder's pooler, whose weights would otherwise be parameters that nothing uses.
+
+    ``present`` is given for an encoder from which units were removed (see :mod:`mtl_tickets.model.compact`).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        tasks: Sequence[TaskInfo],
+        *,
+        seed: int = 0,
+        pooling: Pooling = "pooler",
+        present: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        if not tasks or len({task.name for task in tasks}) != len(tasks):
+            names = [task.name for task in tasks]
+            raise InputError(Problem("a model needs at least one task, and each name once", "tasks", "", names))
+        if pooling not in POOLINGS:
+            raise InputError(Problem("unknown pooling", "pooling", "", pooling, nearest(pooling, POOLINGS)))
+        self.encoder = encoder
+        self.anatomy = anatomy_of(encoder)
+        config = self.config
+        width, std = dimensions_of(config).hidden, initializer_range(config)
+        self.pooling = pooling
+        self.own_pooler: Pooler | None = None
+        if pooling != "pooler":
+            if self.anatomy.has_pooler:
+                encoder.pooler = None  # type: ignore[assignment]
+        elif getattr(encoder, "pooler", None) is None:
+            self.own_pooler = Pooler(fresh_linear(width, width, std, seed, "pooler"))
+        self.tasks = list(tasks)
+        self.heads = nn.ModuleDict(
+            {t.name: TaskHead(fresh_linear(width, t.n_out, std, seed, f"head/{t.name}"), t.head_dropout) for t in tasks}
+        )
+        self.space: StructuredSpace = space_of(config)
+        self.present = {part: torch.as_tensor(there, dtype=torch.bool) for part, there in (present or {}).items()}
+        """Which units are physically there, part -> boolean tensor; empty where nothing was removed."""
+        self.gates = Gates(encoder, len(self.tasks), self.present)
+        self.tickets: dict[str, Ticket] = {}
+        self._token_types = self.anatomy.has_token_types and getattr(config, "type_vocab_size", 0) > 1
+
+    @classmethod
+    def from_encoder(
+        cls,
+        encoder: str | Path | nn.Module | PretrainedConfig,
+        tasks: Sequence[TaskInfo],
+        attention: str = "sdpa",
+        seed: int = 0,
+        pooling: Pooling = "pooler",
+    ) -> MultiTaskModel:
+        """A model on a pretrained encoder (folder, name or module) or a random one (a configuration).
+
+        New parameters, the heads and a pooler that is missing, are drawn from N(0, initializer_range²), bias 0, each
+        from a generator seeded by (seed, its name): the same seed gives the same heads whatever the order of tasks,
+        the other tasks, or what was drawn before. ``attention`` is the attention implementation (``"sdpa"``,
+        ``"eager"``, ...); a module keeps its own. The encoder's weights are float32.
+
+        Raises :class:`UnsupportedEncoder`, :class:`CheckpointError`, :class:`InputError` for tasks that do not fit.
+        """
+        if isinstance(encoder, PretrainedConfig):
+            encoder = random_encoder(encoder, attention, seed)
+        elif isinstance(encoder, nn.Module):
+            encoder = getattr(encoder, "base_model", encoder)
+        else:
+            encoder = load_encoder(encoder, attention, seed)
+        return cls(encoder, tasks, seed=seed, pooling=pooling)
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The encoder's configuration, as pretrained."""
+        return self.encoder.config
+
+    @property
+    def pooler(self) -> nn.Module | None:
+        """The pooler in use: the encoder's own, else ours, ``None`` under another pooling."""
+        return self.own_pooler if self.own_pooler is not None else getattr(self.encoder, "pooler", None)
+
+    def task_index(self, task: str) -> int:
+        """The number of a task in segments; an :class:`InputError` with the nearest names where there is none."""
+        names = [info.name for info in self.tasks]
+        if task not in names:
+            raise InputError(Problem("the model has no such task", "", "", task, nearest(task, names)))
+        return names.index(task)
+
+    def set_tickets(self, tickets: Mapping[str, Ticket]) -> None:
+        """Puts these tickets on, in place of all before. Tasks without a ticket are dense.
+
+        Raises :class:`InputError` for a task the model does not have, :class:`TicketError` for a ticket that is not of
+        this encoder.
+        """
+        by_task: list[Ticket | None] = [None] * len(self.tasks)
+        for task, ticket in tickets.items():
+            by_task[self.task_index(task)] = ticket
+        self.gates.set_tickets(by_task)
+        self.tickets = dict(tickets)
+
+    def reset_head(self, task: str, seed: int) -> None:
+        """Draws a task's head again, in place: what :meth:`from_encoder` with this seed would have drawn."""
+        self.task_index(task)
+        draw_linear(self.heads[task].linear, initializer_range(self.config), seed, f"head/{task}")  # type: ignore[arg-type]
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        *,
+        segments: Sequence[Segment],
+    ) -> list[torch.Tensor]:
+        """The logits of each segment, float32 [stop - start, n_out], in the order of ``segments``.
+
+        ``input_ids``, ``attention_mask``, ``token_type_ids``: int64 [B, S]. ``segments``: (task, start, stop), which
+        cover the B rows in order. Token types are left out where the encoder has one type or none. Each row is seen
+        through the gates of its task, unless gates were put on outside (``with model.gates.leaves(...)``).
+        """
+        present = [task for task, _, _ in segments]
+        if [0, *(stop for _, _, stop in segments)] != [*(start for _, start, _ in segments), len(input_ids)]:
+            raise MtlTicketsError(f"segments must cover {len(input_ids)} rows in order; found {list(segments)}")
+        types = {"token_type_ids": token_type_ids} if self._token_types and token_type_ids is not None else {}
+        if self.gates.active or not self.gates.masks(present):
+            pooled = self._pooled(input_ids, attention_mask, types)
+        else:
+            with self.gates.on(segments):
+                pooled = self._pooled(input_ids, attention_mask, types)
+        logits = [self.heads[self.tasks[task].name](pooled[start:stop]).float() for task, start, stop in segments]
+        if self.training and _several_processes():
+            # every process must have a gradient for every head, or the reduction waits for ever
+            absent = [head for i, head in enumerate(self.heads.values()) if i not in present]
+            logits[0] = logits[0] + sum(p.sum() for head in absent for p in head.parameters()) * 0.0
+        return logits
+
+    def _pooled(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, types: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+        hidden = output.last_hidden_state
+        if self.pooling == "first":
+            return hidden[:, 0]
+        if self.pooling == "mean":
+            weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
+            return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return output.pooler_output if self.own_pooler is None else self.own_pooler(hidden)
+
+
+def _several_processes() -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

@@ -1,0 +1,114 @@
+"""What a pre-training is: text, vocabulary, shape or start, and how long. Loads no torch, so that help is fast."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import pydantic
+
+from mtl_tickets.settings import Settings
+
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+
+# the word that stands for the generated text among the names of files
+PLAYGROUND_TEXT = "playground"
+
+
+class ShapeSettings(Settings):
+    """The shape of a BERT that starts from random weights."""
+
+    layers: pydantic.PositiveInt = 4
+    hidden: pydantic.PositiveInt = pydantic.Field(256, description="width of a token's vector")
+    heads: pydantic.PositiveInt = pydantic.Field(8, description="attention heads in a layer")
+    intermediate: pydantic.PositiveInt | None = pydantic.Field(
+        None, description="neurons of a feed-forward block; None: four times hidden"
+    )
+    positions: pydantic.PositiveInt = pydantic.Field(512, description="longest sequence the encoder can ever read")
+    initializer_range: pydantic.PositiveFloat | None = pydantic.Field(
+        None,
+        description="standard deviation of the weights at the start; None: 0.02 * sqrt(768 / hidden), which is BERT's "
+        "0.02 at BERT's width: narrow encoders hardly learn from 0.02",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide_hidden(self) -> ShapeSettings:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden must be a multiple of heads; {self.hidden} is no multiple of {self.heads}")
+        return self
+
+    @property
+    def start_range(self) -> float:
+        return self.initializer_range or 0.02 * math.sqrt(768 / self.hidden)
+
+
+class PretrainSettings(Settings):
+    """Everything that decides which encoder comes out."""
+
+    text: tuple[str, ...] = pydantic.Field(
+        min_length=1,
+        description="files (.txt, .txt.xz: a paragraph on a line, a blank line between documents; .u16, .u16.xz: token "
+        "ids of the tokenizer's vocabulary), patterns such as packs/*.u16.xz, or the word playground",
+    )
+    playground_tokens: pydantic.PositiveInt = pydantic.Field(
+        1_000_000, description="size of the generated text, in words and punctuation marks"
+    )
+
+    tokenizer: str | None = pydantic.Field(
+        None, description="a folder, a name on the hub or a vocab.txt; None: the start's, or one trained on the text"
+    )
+    vocabulary_size: int = pydantic.Field(8192, ge=100, description="word pieces, where the vocabulary is trained")
+    lower_case: bool = pydantic.Field(True, description="where the vocabulary is trained or is a vocab.txt")
+
+    start: str | None = pydantic.Field(
+        None, description="a folder or a name on the hub to go on from; None: random weights of the shape given"
+    )
+    shape: ShapeSettings = ShapeSettings()
+
+    tokens: pydantic.PositiveInt = pydantic.Field(
+        10_000_000, description="tokens of text to train on; a text that is shorter is gone through again"
+    )
+    minutes: pydantic.PositiveFloat | None = pydantic.Field(
+        None, description="about how long to train at most; turned into tokens by the speed measured at the start"
+    )
+    length: int = pydantic.Field(128, ge=4, description="tokens in a sequence, [CLS] and [SEP] included")
+    batch_size: pydantic.PositiveInt = pydantic.Field(64, description="sequences in a batch")
+    accumulate: pydantic.PositiveInt = pydantic.Field(1, description="batches whose gradients make one step")
+    lr: pydantic.PositiveFloat | None = pydantic.Field(
+        None, description="peak learning rate; None: 1e-3 from random weights, 1e-4 from a start"
+    )
+    warm_up: Share = pydantic.Field(0.06, description="share of the steps over which the learning rate rises")
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: pydantic.NonNegativeFloat = 0.01
+    dropout: Share | None = pydantic.Field(
+        0.0,
+        description="while pre-training; not saved. 0 learns more from text that is seen once or twice (Geiping and "
+        "Goldstein 2022, section 4.3) and is much faster on a CPU. None: as the encoder is configured (BERT: 0.1)",
+    )
+    mask_share: float = pydantic.Field(0.15, gt=0, lt=1, description="share of a sequence's tokens to be predicted")
+    held_out: float = pydantic.Field(0.01, ge=0, le=0.5, description="share of the text kept out of training")
+
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = pydantic.Field(
+        None, description="None: as the accelerator given; with none given, no"
+    )
+    seed: pydantic.NonNegativeInt = 0
+    reports: pydantic.PositiveInt = pydantic.Field(20, description="points of the loss curve")
+    checkpoint_seconds: pydantic.NonNegativeFloat = pydantic.Field(
+        60.0, description="seconds between checkpoints; 0: after every step"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _one_start(self) -> PretrainSettings:
+        if self.start is not None and self.shape != ShapeSettings():
+            raise ValueError("a start has its own shape: give start or shape, not both")
+        if self.start is None and self.length > self.shape.positions:
+            raise ValueError(f"length must not exceed shape.positions; {self.length} > {self.shape.positions}")
+        return self
+
+    @property
+    def peak_lr(self) -> float:
+        return self.lr if self.lr is not None else (1e-3 if self.start is None else 1e-4)
+
+    @property
+    def trains_vocabulary(self) -> bool:
+        return self.tokenizer is None and self.start is None

@@ -1,0 +1,186 @@
+"""One run on disk: stages that are done once, rows, and a record of where the numbers came from.
+
+config.yaml       the experiment, resolved            record.json     commit, versions, device, seed, times
+stages/<stage>/   done.json and what the stage kept   tickets/        one safetensors file a task and rule
+model/<rule>/     the multi-task models               results.jsonl   every metric row     log.txt
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mtl_tickets._version import __version__
+from mtl_tickets.errors import CheckpointError, Problem
+from mtl_tickets.evaluation.records import Row
+from mtl_tickets.files import locked, read_json, write_json, write_jsonl, write_text
+
+# a stage's checkpoint while it runs; it goes when the stage is done
+CHECKPOINT = "checkpoint.safetensors"
+
+StageWork = Callable[[Path], dict[str, Any]]
+
+
+class RunDirectory:
+    """The folder of one run (one recipe, one configuration, one seed)."""
+
+    def __init__(self, path: Path, config: dict[str, Any], config_digest: str, seed: int):
+        self.path = path
+        self.config = config
+        self.config_digest = config_digest
+        self.seed = seed
+        self.name = f"{path.parent.name}/{path.name}"
+        self._stages: list[str] = []
+
+    @contextlib.contextmanager
+    def opened(self, resume: bool, restart: bool) -> Iterator[None]:
+        """Locks the run for this process and writes its configuration.
+
+        An unfinished run is only gone on with where ``resume`` says so, and thrown away where ``restart`` does.
+        """
+        with locked(self.path):
+            if restart:
+                for item in self.path.iterdir():
+                    if item.name != ".lock":
+                        shutil.rmtree(item) if item.is_dir() else item.unlink()
+            if (self.path / "stages").is_dir() and not self.finished and not resume:
+                raise CheckpointError(
+                    Problem(
+                        "this run was stopped before its end",
+                        file=str(self.path),
+                        hint="add --resume to go on where it stopped, or --restart to throw it away",
+                    )
+                )
+            if not (self.path / "config.yaml").exists():
+                write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+            if not self.finished:
+                self._write_record(finished=None)
+            yield
+
+    @property
+    def finished(self) -> bool:
+        record = self.path / "record.json"
+        return record.exists() and bool(dict(read_json(record)).get("finished"))  # type: ignore[call-overload]
+
+    def stage_folder(self, stage: str) -> Path:
+        return self.path / "stages" / stage
+
+    def stage(self, stage: str, work: StageWork) -> dict[str, Any]:
+        """Does ``work(folder)`` once and keeps what it returns (JSON-able, with its metric rows under ``rows``).
+
+        Where the stage is done already, what was kept is returned and nothing is computed.
+        """
+        folder = self.stage_folder(stage)
+        done = folder / "done.json"
+        self._stages.append(stage)
+        if done.exists():
+            return self.result(stage)
+        folder.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        result = work(folder)
+        result["seconds"] = round(time.monotonic() - started, 3)
+        write_json(done, result)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        self.write_results()
+        return result
+
+    def result(self, stage: str) -> dict[str, Any]:
+        """What a finished stage kept; a :class:`CheckpointError` where it is not done."""
+        return dict(read_json(self.stage_folder(stage) / "done.json"))  # type: ignore[call-overload]
+
+    def is_done(self, stage: str) -> bool:
+        return (self.stage_folder(stage) / "done.json").exists()
+
+    def row(
+        self, stage: str, task: str, split: str, metric: str, value: float, n: int, step: int = 0
+    ) -> dict[str, Any]:
+        """A metric row of this run, to be returned by a stage."""
+        row = Row(self.name, stage, task, split, metric, float(value), n, self.seed, step, self.config_digest)
+        return row.to_json()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows of the stages visited so far, in the order of the recipe."""
+        rows: list[dict[str, Any]] = []
+        for stage in dict.fromkeys(self._stages):
+            if self.is_done(stage):
+                rows += self.result(stage).get("rows", [])
+        return rows
+
+    def write_results(self) -> None:
+        write_jsonl(self.path / "results.jsonl", self.rows())
+
+    def finish(self) -> None:
+        self.write_results()
+        self._write_record(finished=_now())
+
+    def log(self, text: str) -> None:
+        """A line with the time in log.txt."""
+        with open(self.path / "log.txt", "a", encoding="utf-8") as file:
+            file.write(f"{_now()} {text}\n")
+
+    def _write_record(self, finished: str | None) -> None:
+        path = self.path / "record.json"
+        old = dict(read_json(path)) if path.exists() else {}  # type: ignore[call-overload]
+        starts = [*old.get("starts", []), _now()] if finished is None else old.get("starts", [])
+        write_json(
+            path,
+            {
+                "name": self.name,
+                "config": self.config_digest,
+                "seed": self.seed,
+                "starts": starts,
+                "finished": finished,
+                "commit": _commit(),
+                "versions": versions(),
+                "device": device(),
+            },
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    names = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "numpy", "scikit-learn", "scipy")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"mtl_tickets": __version__, "python": platform.python_version(), **found}
+
+
+def device() -> dict[str, Any]:
+    import torch
+
+    if torch.cuda.is_available():
+        return {"kind": "cuda", "name": torch.cuda.get_device_name(0), "count": torch.cuda.device_count()}
+    return {"kind": "cpu", "name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+
+
+def _commit() -> str | None:
+    """The git commit the package runs from, with a mark where files are changed; None outside a checkout."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + (" with changes" if changed else "")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,277 @@
+"""Super Tickets: finding every task's ticket, sharing them, training one multi-task encoder.
+
+Liang et al., "Super Tickets in Pre-Trained Language Models: From Model Compression to Improving Generalization",
+ACL 2021, arXiv 2105.12002. Deviations, all of them off with ``compat: reference``: rungs are chosen on held-out
+training rows and not on the reported dev set; random tickets have exactly the winning ticket's size and leave a head
+in every layer; gate gradients are zeroed between batches; batches are drawn anew each epoch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pydantic
+
+from mtl_tickets.recipes.base import RECIPES, RecipeSettings
+from mtl_tickets.recipes.workbench import Workbench, derived_seed
+from mtl_tickets.scoring import ScoreSettings
+from mtl_tickets.settings import Settings, one_of
+from mtl_tickets.tasks.data import SelectionSettings
+from mtl_tickets.tickets.draw import Budget, LadderSettings, draw, ladder_budgets, reference_random_ticket
+from mtl_tickets.tickets.overlap import overlap
+from mtl_tickets.tickets.scores import Scores
+from mtl_tickets.tickets.sharing import RULES
+from mtl_tickets.tickets.ticket import Ticket
+from mtl_tickets.training.loop import TrainSettings
+
+if TYPE_CHECKING:
+    AnyRule = Any  # mypy cannot follow a union made from a registry
+else:
+    AnyRule = one_of(RULES)
+
+
+class TrainOverride(Settings):
+    """What one task (or the multi-task training) does differently."""
+
+    epochs: pydantic.PositiveInt | None = None
+    lr: pydantic.PositiveFloat | None = None
+    batch_size: pydantic.PositiveInt | None = None
+
+    def on(self, settings: TrainSettings) -> TrainSettings:
+        optimiser = settings.optimiser.model_copy(update={"lr": self.lr} if self.lr else {})
+        batches = settings.batches.model_copy(update={"size": self.batch_size} if self.batch_size else {})
+        epochs = self.epochs or settings.epochs
+        return settings.model_copy(update={"epochs": epochs, "optimiser": optimiser, "batches": batches})
+
+
+class CompatSettings(Settings):
+    """Published defects that change numbers (METHODS 1.8), off by default. ``compat: reference`` is all of them."""
+
+    accumulate_gate_gradients: bool = pydantic.Field(False, description="defect 1: gate gradients are never zeroed")
+    random_with_replacement: bool = pydantic.Field(
+        False, description="defects 2-4: random tickets are lighter, miss layers, protect no head"
+    )
+    fixed_batches: bool = pydantic.Field(False, description="defect 5: the same batches in every epoch")
+    selection_on_dev: bool = pydantic.Field(False, description="defect 6: rungs chosen on the reported dev set")
+    floored_remaining: bool = pydantic.Field(
+        False, description="defect 8: remaining parameters from floored average counts"
+    )
+    drop_long_rows: bool = pydantic.Field(False, description="training rows above max_length dropped (METHODS 1.6)")
+
+
+@RECIPES.register("super_tickets")
+class SuperTickets(RecipeSettings):
+    """Super Tickets (Liang et al. 2021): fine-tune, score, ladder, choose, share, train together."""
+
+    kind: Literal["super_tickets"] = "super_tickets"
+    train: TrainSettings = TrainSettings()
+    per_task: dict[str, TrainOverride] = pydantic.Field({}, description="epochs, lr, batch_size of single tasks")
+    multi: TrainOverride = pydantic.Field(TrainOverride(), description="epochs, lr, batch_size of multi-task training")
+    score: ScoreSettings = ScoreSettings()
+    ladder: LadderSettings = LadderSettings()
+    controls: tuple[Literal["random", "losing"], ...] = ()
+    selection: SelectionSettings = SelectionSettings()
+    sharing: tuple[AnyRule, ...] = ("own", "adaptive")
+    yardsticks: tuple[Literal["majority", "bag_of_words"], ...] = ("majority", "bag_of_words")
+    compat: CompatSettings = CompatSettings()
+
+    @pydantic.field_validator("compat", mode="before")
+    @classmethod
+    def _reference(cls, value: Any) -> Any:
+        return dict.fromkeys(CompatSettings.model_fields, True) if value == "reference" else value
+
+    @pydantic.field_validator("sharing")
+    @classmethod
+    def _each_once(cls, rules: tuple[Any, ...]) -> tuple[Any, ...]:
+        kinds = [rule.kind for rule in rules]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("a sharing rule may stand only once")
+        return rules
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("yardsticks", "single", "scores", "ladder", "choose", "share", "multi")
+
+    def columns(self) -> dict[str, str]:
+        headings = {f"yardstick/{name}": name.replace("_", " ") for name in self.yardsticks}
+        headings |= {"single": "single-task", "multi/dense": "dense multi-task"}
+        names = {"own": "own tickets"}
+        return headings | {f"multi/{rule.kind}": names.get(rule.kind, rule.kind) for rule in self.sharing}
+
+    # -- the algorithm ------------------------------------------------------------------------------------------------
+
+    def run(self, bench: Workbench) -> None:
+        bench.yardsticks(self.yardsticks)
+        bench.reached("yardsticks")
+
+        for task in bench.learned:  # 1. fine-tune the whole encoder on every task
+            bench.fine_tune(f"single/{task}", "single", [task], self._single(task), keep_weights=True)
+        bench.reached("single")
+
+        scores = {  # 2. how much each head and feed-forward block matters to the task
+            task: bench.score(f"scores/{task}", task, f"single/{task}", self._score()) for task in bench.learned
+        }
+        bench.reached("scores")
+
+        own: dict[str, Ticket] = {}
+        for task in bench.learned:  # 3. draw a ladder of tickets; rewind to the pretrained weights and train each
+            rungs = self._rungs(bench, task, scores[task])
+            for name, ticket in rungs.items():
+                bench.fine_tune(f"ladder/{task}/{name}", f"ladder/{name}", [task], self._single(task), {task: ticket})
+            own[task] = self._choose(bench, task, rungs)  # 4. the super ticket: the best rung
+        bench.reached("ladder")
+        bench.reached("choose")
+
+        sharing = {"dense": RULES.get("dense")()} | {rule.kind: rule for rule in self.sharing}
+        shared = {  # 5. decide how the tasks' tickets are shared
+            name: self._share(bench, name, rule, own, scores) for name, rule in sharing.items()
+        }
+        bench.reached("share")
+
+        for name, tickets in shared.items():  # 6. train one encoder for all tasks, and the dense baseline beside it
+            self._train_together(bench, name, tickets, shared)
+        bench.reached("multi")
+
+    # -- its steps ----------------------------------------------------------------------------------------------------
+
+    def _rungs(self, bench: Workbench, task: str, scores: Scores) -> dict[str, Ticket]:
+        """Winning tickets of every rung, and the controls of equal size."""
+        seed = derived_seed(bench.seed, "random ticket", task)
+        rankings = {"winning": scores}
+        if "random" in self.controls:
+            rankings["random"] = Scores.random(bench.space, seed)
+        if "losing" in self.controls:
+            rankings["losing"] = scores.reversed()
+        rungs = {}
+        for k, budget in enumerate(ladder_budgets(bench.space, self.ladder), 1):
+            for kind, ranking in rankings.items():
+                if kind == "random" and self.compat.random_with_replacement:
+                    ticket = reference_random_ticket(bench.space, budget, derived_seed(seed, str(k)))
+                else:
+                    ticket = draw(ranking, budget, self.ladder.min_heads, self.ladder.allocation)
+                rungs[f"{kind}-{k}"] = ticket.where(
+                    task=task,
+                    kind=kind,
+                    score=self.score.kind,
+                    seed=bench.seed,
+                    recipe=self.kind,
+                    encoder=bench.settings.name,
+                    weight_hash=bench.weight_hash,
+                )
+        return rungs
+
+    def _choose(self, bench: Workbench, task: str, rungs: dict[str, Ticket]) -> Ticket:
+        """The rung with the best selection score; no pruning is admissible, and of equals the smallest ticket wins."""
+        winning = {name: ticket for name, ticket in rungs.items() if name.startswith("winning-")}
+        candidates = {"dense": Ticket.dense(bench.space), **winning}
+        path = bench.run.path / "tickets" / "own" / task
+
+        def choose_stage(folder: Path) -> dict[str, Any]:
+            stages = {"dense": f"single/{task}"} | {name: f"ladder/{task}/{name}" for name in winning}
+            curve = {name: bench.run.result(stage)["history"][-1]["selection"][task] for name, stage in stages.items()}
+            # later rungs are smaller: max over (score, position) takes the smallest of equals
+            best = max(enumerate(curve), key=lambda item: (curve[item[1]], item[0]))[1]
+            ticket = candidates[best].where(
+                task=task,
+                kind="winning" if best != "dense" else "dense",
+                score=self.score.kind,
+                seed=bench.seed,
+                recipe=self.kind,
+                encoder=bench.settings.name,
+                weight_hash=bench.weight_hash,
+                note=f"chosen rung {best} on {'dev' if self.selection_settings.dev else 'held-out training rows'}",
+            )
+            ticket.save(path)
+            rows = [
+                bench.run.row("choose", task, "selection", "rung", float(list(curve).index(best)), len(curve)),
+                bench.run.row("choose", task, "all", "remaining", ticket.remaining_percent(), bench.space.total),
+            ]
+            return {"rows": rows, "chosen": best, "curve": curve}
+
+        bench.run.stage(f"choose/{task}", choose_stage)
+        return Ticket.load(path.with_suffix(".safetensors"), space=bench.space, weight_hash=bench.weight_hash)
+
+    def _share(
+        self, bench: Workbench, name: str, rule: Any, own: dict[str, Ticket], scores: dict[str, Scores]
+    ) -> dict[str, Ticket]:
+        folder = bench.run.path / "tickets" / name
+
+        def share_stage(_: Path) -> dict[str, Any]:
+            shared = rule(own, scores, bench.rows())
+            for task, ticket in shared.items():
+                if name != "own":  # those are there already, as chosen
+                    ticket.where(
+                        task=task,
+                        seed=bench.seed,
+                        recipe=self.kind,
+                        encoder=bench.settings.name,
+                        weight_hash=bench.weight_hash,
+                        note=f"shared by {name}",
+                    ).save(folder / task)
+            return {"rows": [], "overlap": overlap(shared)}
+
+        bench.run.stage(f"share/{name}", share_stage)
+        return {
+            task: Ticket.load(folder / f"{task}.safetensors", space=bench.space, weight_hash=bench.weight_hash)
+            for task in bench.learned
+        }
+
+    def _train_together(
+        self, bench: Workbench, name: str, tickets: dict[str, Ticket], shared: dict[str, dict[str, Ticket]]
+    ) -> None:
+        """One multi-task training; a rule that gave the very tickets of an earlier rule takes over its numbers."""
+        stage = f"multi/{name}"
+        twin = next(other for other in shared if _digests(shared[other]) == _digests(tickets))
+        if twin != name:
+            bench.same_as(stage, f"multi/{twin}")
+        else:
+            bench.fine_tune(stage, stage, bench.learned, self._multi(), tickets, keep_model=bench.model_folder(name))
+        value = self._mean_remaining(tickets)
+        row = bench.run.row(stage, "average", "all", "remaining", value, bench.space.total)
+        bench.run.stage(f"remaining/{name}", lambda _: {"rows": [row]})
+
+    def _mean_remaining(self, tickets: dict[str, Ticket]) -> float:
+        """Parameters kept, in %, mean over tasks; with the published defect, of the floored mean counts."""
+        if self.compat.floored_remaining:
+            space = next(iter(tickets.values())).space
+            dropped = {part: int(np.mean([t.dropped(part) for t in tickets.values()])) for part in space.parts}
+            return draw(Scores.random(space, 0), Budget(dropped), min_heads=0).remaining_percent()
+        return float(np.mean([ticket.remaining_percent() for ticket in tickets.values()]))
+
+    # -- settings with the compat switches applied --------------------------------------------------------------------
+
+    def _single(self, task: str) -> TrainSettings:
+        return self._batched(self.per_task.get(task, TrainOverride()).on(self.train))
+
+    def _multi(self) -> TrainSettings:
+        return self._batched(self.multi.on(self.train))
+
+    def _batched(self, settings: TrainSettings) -> TrainSettings:
+        if not self.compat.fixed_batches:
+            return settings
+        batches = settings.batches.model_copy(update={"fixed": True, "regime": "one_task", "tokens": None})
+        return settings.model_copy(update={"batches": batches})
+
+    def _score(self) -> ScoreSettings:
+        if not self.compat.accumulate_gate_gradients:
+            return self.score
+        return self.score.model_copy(update={"accumulate": True})
+
+    @property
+    def selection_settings(self) -> SelectionSettings:
+        return self.selection.model_copy(update={"dev": True}) if self.compat.selection_on_dev else self.selection
+
+    @property
+    def drop_long_rows(self) -> bool:
+        return self.compat.drop_long_rows
+
+    def steps(self, bench: Workbench) -> int:
+        rungs = len(ladder_budgets(bench.space, self.ladder)) * (1 + len(self.controls))
+        single = sum(bench.steps([task], self._single(task)) for task in bench.learned) * (1 + rungs)
+        return single + bench.steps(bench.learned, self._multi()) * (1 + len(self.sharing))
+
+
+def _digests(tickets: dict[str, Ticket]) -> dict[str, str]:
+    return {task: ticket.digest() for task, ticket in tickets.items()}

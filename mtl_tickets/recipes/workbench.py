@@ -1,0 +1,352 @@
+"""The verbs recipes are written with: fine-tune, score, rewind, evaluate, keep. Each is a stage of the run directory,
+done once and found again after a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pydantic
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+
+from mtl_tickets.evaluation.evaluate import evaluate, save_predictions
+from mtl_tickets.evaluation.yardsticks import YARDSTICKS
+from mtl_tickets.files import digest, written_whole
+from mtl_tickets.model import store
+from mtl_tickets.model.encoders import encoder_hash
+from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
+from mtl_tickets.recipes.run_directory import CHECKPOINT, RunDirectory
+from mtl_tickets.scoring import ScoreSettings, score_tasks
+from mtl_tickets.settings import Settings
+from mtl_tickets.tasks.batches import TaskBatches
+from mtl_tickets.tasks.data import TaskData
+from mtl_tickets.tasks.metrics import compute, score
+from mtl_tickets.tasks.spec import TaskSpec
+from mtl_tickets.tickets.scores import Scores
+from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.tickets.ticket import Ticket
+from mtl_tickets.training.loop import TrainSettings, total_steps, train
+from mtl_tickets.training.objectives.task_loss import task_loss
+from mtl_tickets.training.rewind import Snapshot
+
+
+class EncoderSettings(Settings):
+    """Which pretrained encoder, and how its text and attention are set."""
+
+    name: str = "playground"
+    max_length: pydantic.PositiveInt = 128
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    pooling: Literal["pooler", "first", "mean"] = pydantic.Field(
+        "pooler", description="what heads read: the pooler's output as published, the first token, or the mean"
+    )
+
+
+class Progress(Protocol):
+    """Who shows how far a run is. ``work`` counts optimiser steps."""
+
+    def begin(self, run: str, work: int) -> None: ...
+
+    def stage(self, name: str) -> None: ...
+
+    def advance(self, work: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def begin(self, run: str, work: int) -> None: ...
+
+    def stage(self, name: str) -> None: ...
+
+    def advance(self, work: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class StoppedAfter(Exception):
+    """``--to STAGE``: the run ends here on request."""
+
+
+@dataclass
+class Start:
+    """The point a training starts from and a ticket is rewound to: a model, and the snapshot of its weights."""
+
+    model: MultiTaskModel
+
+    def __post_init__(self) -> None:
+        self.snapshot = Snapshot(self.model)
+
+    def rewound(self, tickets: Mapping[str, Ticket] | None = None) -> MultiTaskModel:
+        """The model with the weights of the start, bit for bit, and these tickets on."""
+        self.snapshot.restore(self.model)
+        self.model.set_tickets(dict(tickets or {}))
+        return self.model
+
+
+class Workbench:
+    """Everything a recipe works with, for one run."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        tasks: Mapping[str, TaskSpec],
+        data: Mapping[str, TaskData],
+        encoder: str,
+        settings: EncoderSettings,
+        tokenizer: Any,
+        accelerator: Accelerator,
+        seed: int,
+        progress: Progress,
+        stop_after: str | None = None,
+        extra: Sequence[str] = (),
+    ):
+        self.run, self.tasks, self.data = run, dict(tasks), dict(data)
+        self.encoder, self.settings, self.tokenizer = encoder, settings, tokenizer
+        self.accelerator, self.seed, self.progress = accelerator, seed, progress
+        self.stop_after = stop_after
+        # tasks without a head of their own (hans, ax): evaluated with another task's
+        self.extra = list(extra)
+        self.learned = [name for name in self.tasks if name not in self.extra]
+        self._start: tuple[tuple[str, ...], Start] | None = None
+        self._known: tuple[StructuredSpace, str] | None = None
+
+    # -- what is there ------------------------------------------------------------------------------------------------
+
+    @property
+    def space(self) -> StructuredSpace:
+        """The encoder's structured unit space."""
+        return self._facts()[0]
+
+    @property
+    def weight_hash(self) -> str:
+        """The hash of the pretrained weights, which tickets carry."""
+        return self._facts()[1]
+
+    def rows(self) -> dict[str, int]:
+        """Training rows of every learned task."""
+        return {task: len(self.data[task].train) for task in self.learned}
+
+    def steps(self, tasks: Sequence[str], settings: TrainSettings) -> int:
+        """Optimiser steps of one training on these tasks."""
+        return total_steps(self._batches(tasks, settings, 0), settings)
+
+    def start(self, tasks: Sequence[str]) -> Start:
+        """θ_0 with a fresh head for each task; heads depend on the run's seed and the task's name alone."""
+        if self._start is None or self._start[0] != tuple(tasks):
+            self._start = None
+            model = MultiTaskModel.from_encoder(
+                self.encoder,
+                [self._info(task) for task in tasks],
+                attention=self.settings.attention,
+                seed=self.seed,
+                pooling=self.settings.pooling,
+            )
+            if self._known is None:
+                self._known = (model.space, encoder_hash(model.encoder))
+            self._start = (tuple(tasks), Start(model.to(self.accelerator.device)))
+        return self._start[1]
+
+    # -- verbs --------------------------------------------------------------------------------------------------------
+
+    def reached(self, stage: str) -> None:
+        """Ends the run here where ``--to`` asked for it."""
+        if self.stop_after == stage:
+            raise StoppedAfter(stage)
+
+    def fine_tune(
+        self,
+        stage: str,
+        report_as: str,
+        tasks: Sequence[str],
+        settings: TrainSettings,
+        tickets: Mapping[str, Ticket] | None = None,
+        keep_weights: bool = False,
+        keep_model: Path | None = None,
+    ) -> dict[str, Any]:
+        """Rewinds to θ_0, puts the tickets on, trains on ``tasks`` and evaluates every one of them.
+
+        The seed of the training depends on the tasks, not on the stage: a rung sees the batches and dropout masks of
+        the full model it is compared with (METHODS 1.4). Rows are reported under ``report_as``.
+        """
+        work = self.steps(tasks, settings)
+        if self.run.is_done(stage):
+            self.progress.advance(work)
+        seed = derived_seed(self.seed, "train", *sorted(tasks))
+
+        def fine_tune_stage(folder: Path) -> dict[str, Any]:
+            self.progress.stage(stage)
+            start = self.start(tasks)
+            model = start.rewound(tickets)
+            source = self._batches(tasks, settings, seed)
+            identity = digest(
+                {
+                    "start": start.snapshot.digest,
+                    "tickets": {task: ticket.digest() for task, ticket in (tickets or {}).items()},
+                    "settings": settings.model_dump(mode="json", exclude={"checkpoint_seconds"}),
+                    "seed": seed,
+                    "data": {task: self.data[task].train_key for task in tasks},
+                }
+            )
+            result = train(
+                model,
+                source,
+                task_loss,
+                settings,
+                self.accelerator,
+                seed=seed,
+                identity=identity,
+                checkpoint=folder / CHECKPOINT,
+                on_epoch=lambda epoch: {"selection": self._selection_scores(model, tasks)},
+                on_step=self.progress.advance,
+            )
+            rows = self._evaluated(model, report_as, tasks, result.history, result.steps, folder)
+            for task in tasks:
+                ticket = (tickets or {}).get(task)
+                remaining = ticket.remaining_percent() if ticket else 100.0
+                rows.append(self.run.row(report_as, task, "all", "remaining", remaining, self.space.total))
+            if keep_weights:
+                with written_whole(folder / "weights.safetensors") as part:
+                    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
+            if keep_model:
+                store.save(model, keep_model, tokenizer=self.tokenizer, extra={"run": self.run.name, "stage": stage})
+            self.run.log(f"{stage}: {result.steps} steps, {result.seconds:.1f} s")
+            return {
+                "rows": rows,
+                "history": result.history,
+                "steps": result.steps,
+                "examples": result.examples,
+                "model": str(keep_model.relative_to(self.run.path)) if keep_model else None,
+            }
+
+        return self.run.stage(stage, fine_tune_stage)
+
+    def same_as(self, stage: str, other: str) -> None:
+        """A stage whose training would repeat another bit for bit: its rows are the other's under its own name."""
+
+        def same_stage(_: Path) -> dict[str, Any]:
+            done = self.run.result(other)
+            return {**done, "rows": [{**row, "stage": stage} for row in done["rows"]], "same_as": other}
+
+        if not self.run.is_done(stage):
+            self.progress.say(f"{stage} has the tickets of {other}: its numbers are taken over")
+        self.run.stage(stage, same_stage)
+
+    def model_folder(self, name: str) -> Path:
+        return self.run.path / "model" / name
+
+    def score(self, stage: str, task: str, trained: str, settings: ScoreSettings) -> Scores:
+        """Scores the weights that stage ``trained`` kept, on the task's training rows."""
+        file = self.run.stage_folder(stage) / "scores.safetensors"
+
+        def score_stage(folder: Path) -> dict[str, Any]:
+            self.progress.stage(stage)
+            model = self.start([task]).rewound()
+            model.load_state_dict(load_file(self.run.stage_folder(trained) / "weights.safetensors"))
+            scores = score_tasks(
+                model,
+                self.space,
+                {task: self.data[task].train},
+                settings,
+                self.accelerator,
+                pad_id=self.tokenizer.pad_token_id,
+                seed=derived_seed(self.seed, "score", task),
+            )[task]
+            scores.save(file)
+            agreement = scores.about.agreement
+            rows = []
+            if agreement is not None:
+                rows.append(self.run.row("scores", task, "train", "rank_agreement", agreement, scores.about.rows or 0))
+            return {"rows": rows}
+
+        self.run.stage(stage, score_stage)
+        return Scores.load(file, space=self.space)
+
+    def yardsticks(self, names: Sequence[str]) -> None:
+        """What a model has to beat, on the same rows."""
+        for name in names:
+            for task in self.learned:
+
+                def yardstick_stage(folder: Path, name: str = name, task: str = task) -> dict[str, Any]:
+                    self.progress.stage(f"yardstick/{name}/{task}")
+                    spec, data = self.tasks[task], self.data[task]
+                    rows = []
+                    for split in spec.dev_splits:
+                        questions = data.raw(split)
+                        answers = YARDSTICKS.get(name)(spec, data.raw("train"), questions)
+                        metrics = compute(spec, answers, np.asarray(questions.labels))
+                        rows += self._metric_rows(f"yardstick/{name}", task, split, metrics, len(data.dev[split]), 0)
+                    return {"rows": rows}
+
+                self.run.stage(f"yardstick/{name}/{task}", yardstick_stage)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _evaluated(
+        self,
+        model: MultiTaskModel,
+        report_as: str,
+        tasks: Sequence[str],
+        history: list[dict[str, Any]],
+        steps: int,
+        folder: Path,
+    ) -> list[dict[str, Any]]:
+        pad = self.tokenizer.pad_token_id
+        rows = []
+        for task in tasks:
+            data = self.data[task]
+            rows.append(
+                self.run.row(
+                    report_as, task, "selection", "score", history[-1]["selection"][task], len(data.selection), steps
+                )
+            )
+        asked = [*tasks, *(extra for extra in self.extra if self.tasks[extra].head in tasks)]
+        for task in asked:
+            for split, encoded in self.data[task].dev.items():
+                result = evaluate(model, self.tasks[task], encoded, self.accelerator, pad)
+                save_predictions(folder / f"predictions-{task}-{split}.safetensors", result)
+                rows += self._metric_rows(report_as, task, split, result.metrics, result.rows, steps)
+        return rows
+
+    def _metric_rows(
+        self, stage: str, task: str, split: str, metrics: dict[str, float], n: int, step: int
+    ) -> list[dict[str, Any]]:
+        values = {**metrics, "score": score(self.tasks[task], metrics)}
+        return [self.run.row(stage, task, split, name, value, n, step) for name, value in values.items()]
+
+    def _selection_scores(self, model: MultiTaskModel, tasks: Sequence[str]) -> dict[str, float]:
+        pad = self.tokenizer.pad_token_id
+        return {
+            task: evaluate(model, self.tasks[task], self.data[task].selection, self.accelerator, pad).score
+            for task in tasks
+        }
+
+    def _batches(self, tasks: Sequence[str], settings: TrainSettings, seed: int) -> TaskBatches:
+        return TaskBatches(
+            {task: self.data[task].train for task in tasks},
+            settings.batches,
+            seed,
+            self.tokenizer.pad_token_id,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+        )
+
+    def _info(self, task: str) -> TaskInfo:
+        spec = self.tasks[task]
+        return TaskInfo(spec.name, spec.kind, tuple(spec.labels), spec.outputs, spec.head_dropout)
+
+    def _facts(self) -> tuple[StructuredSpace, str]:
+        if self._known is None:
+            self.start(self.learned[:1])
+        assert self._known is not None
+        return self._known
+
+
+def derived_seed(seed: int, *names: str) -> int:
+    """A seed for one purpose, from the run's seed."""
+    return int(digest([seed, *names], length=15), 16) % 2**31

@@ -1,0 +1,240 @@
+"""Raw values -> checked rows: the one place where texts and labels are judged, whatever they were read from."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtl_tickets.errors import DataError, Problem, nearest
+from mtl_tickets.tasks.sources.base import DataSettings, Findings, Source, Table
+
+if TYPE_CHECKING:
+    from mtl_tickets.tasks.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Checked rows of one split.
+
+    ``texts``: one or two lists of N strings. ``labels``: N label ids (classification), N floats (regression), or None
+    for an unlabelled split. ``lines[i]``: where row i stands in ``file``, counted from 1. ``dropped``: places of rows
+    that the task file says to leave out, by reason.
+    """
+
+    texts: list[list[str]]
+    labels: list[int] | list[float] | None
+    lines: Sequence[int]
+    label_names: list[str]
+    file: str = ""
+    unit: str = "line"
+    dropped: dict[str, list[int]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.texts[0])
+
+    def select(self, indices: np.ndarray) -> Rows:
+        """The rows at these indices, in this order."""
+        chosen = [int(i) for i in indices]
+        return dataclasses.replace(
+            self,
+            texts=[[column[i] for i in chosen] for column in self.texts],
+            labels=None if self.labels is None else [self.labels[i] for i in chosen],
+            lines=[self.lines[i] for i in chosen],
+        )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of texts, labels and label names; where they were read from does not matter."""
+        content = hashlib.sha256(repr((len(self.texts), len(self), self.label_names)).encode())
+        for column in self.texts:
+            # lengths beside the text tell ("ab", "c") from ("a", "bc")
+            content.update(np.fromiter(map(len, column), dtype="<i8", count=len(column)).tobytes())
+            content.update("".join(column).encode("utf-8", "surrogatepass"))
+        if self.labels is not None:
+            content.update(np.asarray(self.labels, dtype="<f8").tobytes())
+        return content.hexdigest()
+
+
+def read_rows(spec: TaskSpec, split: str, data: DataSettings | None = None) -> Rows:
+    """Reads and checks one split of a task.
+
+    Raises DataError with the file and line of everything that is wrong (20 problems in full): a missing file or
+    column, rows with another number of columns, broken UTF-8, text that is no text, rows without any text, labels that
+    are not among the task's, regression labels that are no finite numbers, a split without rows. No row is left out
+    unless the task file says so.
+    """
+    data = (data or DataSettings()).of_task(spec.name)
+    name, source = choose_source(spec, split, data)
+    findings = Findings()
+    labelled = spec.splits[split] == "labelled"
+    table = source.table(split, labelled, data, findings)
+    if labelled and table.labels is None:
+        rule = f"a labelled split needs a label column: give label in source {name!r}"
+        raise DataError(Problem(rule, file=spec.name, place=split))
+    return checked(spec, source, table, labelled, findings)
+
+
+def checked(spec: TaskSpec, source: Source, table: Table, labelled: bool, findings: Findings) -> Rows:
+    """The table as rows, or a DataError with what is wrong with them and what ``findings`` held before."""
+    kept, dropped = _without_dropped(table, source)
+    if not kept and not findings.problems:
+        found = f"{len(dropped)} rows, all with a label in drop_labels" if dropped else None
+        raise DataError(Problem("a split must have rows", file=table.file, found=found))
+    texts = _texts(table, kept, findings)
+    labels = _labels(spec, source, table, kept, findings) if labelled else None
+    findings.raise_if_any()
+    reasons = {"label": dropped, "columns": table.broken}
+    return Rows(
+        texts,
+        labels,
+        [table.places[i] for i in kept],
+        list(spec.labels),
+        table.file,
+        table.unit,
+        {reason: places for reason, places in reasons.items() if places},
+    )
+
+
+def choose_source(spec: TaskSpec, split: str, data: DataSettings) -> tuple[str, Source]:
+    """The source that ``data`` names; else, where a root folder is given, the first one that reads files; else the
+    task's default. A DataError where the split is not among the task's or the source's."""
+    if split not in spec.splits:
+        raise DataError(Problem("unknown split", file=spec.name, found=split, hint=nearest(split, list(spec.splits))))
+    name = data.source
+    if name is None:
+        files = [n for n, s in spec.sources.items() if s.kind == "files" and split in s.split_names]
+        name = files[0] if data.root is not None and files else spec.default_source
+    if name not in spec.sources:
+        raise DataError(Problem("unknown source", file=spec.name, found=name, hint=nearest(name, list(spec.sources))))
+    source = spec.sources[name]
+    if split not in source.split_names:
+        others = [n for n, s in spec.sources.items() if split in s.split_names]
+        hint = f"source {' or '.join(map(repr, others))} has it" if others else "no source of this task has it"
+        rule = f"source {name!r} must have the split (it has {', '.join(source.split_names)})"
+        raise DataError(Problem(rule, file=spec.name, found=split, hint=hint))
+    return name, source
+
+
+def _without_dropped(table: Table, source: Source) -> tuple[list[int], list[int]]:
+    """Indices of the rows that stay, and places of those whose raw label is in ``drop_labels``."""
+    everything = range(len(table.texts[0]))
+    if table.labels is None or not source.drop_labels:
+        return list(everything), []
+    drop = set(source.drop_labels)
+    gone = [bool(drop.intersection(_spellings(raw, table.class_names))) for raw in table.labels]
+    return [i for i in everything if not gone[i]], [table.places[i] for i in everything if gone[i]]
+
+
+def _texts(table: Table, kept: list[int], findings: Findings) -> list[list[str]]:
+    columns = [[column[i] for i in kept] for column in table.texts]
+    for position, column in enumerate(columns):
+        if all(type(value) is str for value in column):
+            continue
+        for i, value in zip(kept, column, strict=True):
+            if type(value) is not str:
+                which = f" (text {position + 1})" if len(columns) > 1 else ""
+                findings.add(_problem(table, i, "must be text" + which, "null" if value is None else value))
+    if any(type(value) is not str for column in columns for value in column):
+        return []
+    for column in columns:
+        _refuse_half_characters(table, kept, column, findings)  # type: ignore[arg-type]
+    for i, values in zip(kept, zip(*columns, strict=True), strict=True):
+        if not any(map(str.strip, values)):
+            findings.add(_problem(table, i, "a row must have some text", values if len(values) > 1 else values[0]))
+    return columns  # type: ignore[return-value]
+
+
+def _refuse_half_characters(table: Table, kept: list[int], column: list[str], findings: Findings) -> None:
+    """JSON can spell half of a surrogate pair, which is no character; tokenizers fail on it."""
+    try:
+        "".join(column).encode()
+    except UnicodeEncodeError:
+        for i, value in zip(kept, column, strict=True):
+            if any("\ud800" <= character <= "\udfff" for character in value):
+                findings.add(_problem(table, i, "must be text of whole characters (this has a lone surrogate)", value))
+
+
+def _labels(
+    spec: TaskSpec, source: Source, table: Table, kept: list[int], findings: Findings
+) -> list[int] | list[float]:
+    resolve = finite_number if spec.kind == "regression" else label_resolver(spec.labels, source.label_map, table)
+    known: dict[tuple[type, object], int | float | Problem] = {}
+    labels: list[float] = []
+    for i in kept:
+        raw = table.labels[i]  # type: ignore[index]
+        key = (type(raw), raw if isinstance(raw, str | int | float) else repr(raw))
+        if key not in known:
+            known[key] = resolve(raw)
+        label = known[key]
+        if isinstance(label, Problem):
+            findings.add(_problem(table, i, label.rule, label.found, label.hint))
+        else:
+            labels.append(label)
+    return labels
+
+
+def finite_number(raw: object) -> float | Problem:
+    """A regression label: a finite number, or text that is one."""
+    if isinstance(raw, str | int | float) and not isinstance(raw, bool):
+        try:
+            value = float(raw)
+        except (ValueError, OverflowError):
+            value = math.nan
+        if math.isfinite(value):
+            return value
+    return Problem("the label must be a finite number", found="null" if raw is None else raw)
+
+
+def label_resolver(labels: list[str], label_map: dict[str, str], table: Table) -> Callable[[object], int | Problem]:
+    """raw value -> label id: by ``label_map``, else by the label's name, else (typed columns) as an index.
+
+    Class names that a column brings along decide before its integers do, so that a dataset which orders its classes
+    otherwise is read right; integers are taken as indices only where none of the class names means anything here.
+    """
+    ids = {name: i for i, name in enumerate(labels)}
+    by_name = {**ids, **{raw: ids[name] for raw, name in label_map.items()}}
+    strangers = table.class_names is not None and not any(name in by_name for name in table.class_names)
+    indexed = (table.indexed and table.class_names is None) or (
+        strangers and len(table.class_names or ()) == len(labels)
+    )
+
+    def resolve(raw: object) -> int | Problem:
+        for spelling in _spellings(raw, table.class_names):
+            if spelling in label_map:
+                return ids[label_map[spelling]]
+        for spelling in _spellings(raw, table.class_names):
+            if spelling in ids:
+                return ids[spelling]
+        if indexed and type(raw) is int and 0 <= raw < len(labels):
+            return raw
+        valid = [*labels, *(raw for raw in label_map if raw not in ids)]
+        if raw is None:
+            return Problem("a label is required", found="null")
+        if type(raw) is int and raw == -1:
+            return Problem("a label is required", found=raw, hint="-1 marks unlabelled rows on the hub")
+        return Problem("this label is not listed", found=raw, hint=nearest(raw, valid))
+
+    return resolve
+
+
+def _spellings(raw: object, class_names: list[str] | None) -> list[str]:
+    """The texts under which a raw label may be listed: a class name before its number."""
+    if isinstance(raw, str):
+        return [raw]
+    if isinstance(raw, bool):
+        return [str(raw).lower()]
+    if isinstance(raw, int):
+        named = [class_names[raw]] if class_names is not None and 0 <= raw < len(class_names) else []
+        return [*named, str(raw)]
+    return []
+
+
+def _problem(table: Table, i: int, rule: str, found: object, hint: str = "") -> Problem:
+    return Problem(rule, file=table.file, place=f"{table.unit} {table.places[i]}", found=found, hint=hint)

@@ -1,0 +1,195 @@
+"""The one training loop. Fine-tuning, ladder rungs, multi-task training and pre-training all run through it.
+
+The loop knows batches, an objective and an optimiser; what is learned is the objective's business. Stopping at any
+moment and resuming gives the same weights bit for bit on a CPU: batches are a pure function of (seed, epoch), and a
+checkpoint holds everything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pydantic
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from mtl_tickets.errors import MtlTicketsError
+from mtl_tickets.settings import Settings
+from mtl_tickets.tasks.batches import BatchSettings
+from mtl_tickets.training.checkpoint import Place, load_checkpoint, save_checkpoint
+from mtl_tickets.training.optim import OptimiserSettings, learning_rate, make_optimiser
+
+
+class TrainSettings(Settings):
+    """How long and with what a model is trained."""
+
+    epochs: pydantic.PositiveInt = 3
+    optimiser: OptimiserSettings = OptimiserSettings()
+    batches: BatchSettings = BatchSettings()
+    accumulate: pydantic.PositiveInt = pydantic.Field(1, description="batches whose gradients make one step")
+    checkpoint_seconds: pydantic.NonNegativeFloat = pydantic.Field(
+        60.0, description="seconds between checkpoints; 0: after every step"
+    )
+
+
+class TrainingBatch(Protocol):
+    """What the loop needs of a batch."""
+
+    count: int
+    weight: float
+
+    def to(self, device: torch.device) -> Any: ...
+
+
+class BatchSource(Protocol):
+    """Where batches come from: a pure function of the epoch."""
+
+    def batches_in(self, epoch: int) -> int: ...
+
+    def iterate(self, epoch: int, start: int = 0) -> Iterator[Any]: ...
+
+
+Objective = Callable[[nn.Module, Any], torch.Tensor]
+EpochEnd = Callable[[int], dict[str, Any]]
+
+
+@dataclass
+class TrainResult:
+    """What a training leaves besides the weights: a row per epoch, optimiser steps, examples seen, seconds.
+
+    ``seconds`` counts from the start or the last resume; it is the one field that differs between two equal runs.
+    """
+
+    history: list[dict[str, Any]]
+    steps: int
+    examples: int
+    seconds: float
+
+
+class TrainingDiverged(MtlTicketsError):
+    """The loss stopped being a number."""
+
+
+def train(
+    model: nn.Module,
+    source: BatchSource,
+    objective: Objective,
+    settings: TrainSettings,
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    identity: str = "",
+    checkpoint: Path | None = None,
+    on_epoch: EpochEnd | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> TrainResult:
+    """Trains ``model`` in place.
+
+    ``identity`` says what is trained (a digest of settings, data and start); a checkpoint with another identity is
+    refused. ``checkpoint`` is the file to write and, where it exists, to go on from. ``on_epoch(epoch)`` is called
+    with the model in eval mode and returns the epoch's row of the history. ``on_step(n)`` is told of n finished steps.
+
+    Raises :class:`TrainingDiverged` where the loss of an epoch is not finite, :class:`CheckpointError` for a
+    checkpoint that does not fit.
+    """
+    seed_everything(seed)
+    steps = total_steps(source, settings)
+    optimiser = make_optimiser(model, settings.optimiser)
+    _fresh_scaler(accelerator)
+    wrapped, stepper = accelerator.prepare(model, optimiser)
+    place = Place()
+    if checkpoint is not None and checkpoint.exists():
+        place = load_checkpoint(checkpoint, model, optimiser, accelerator.scaler, identity)
+        if on_step:
+            on_step(place.step)
+    loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=accelerator.device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    started = saved = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved
+        if checkpoint is not None and accelerator.is_main_process:
+            place.loss_sum = float(loss_sum)
+            save_checkpoint(checkpoint, model, optimiser, accelerator.scaler, place, identity)
+        saved = time.monotonic()
+
+    try:
+        while place.epoch < settings.epochs:
+            model.train()
+            batches_in_epoch = source.batches_in(place.epoch)
+            batches = source.iterate(place.epoch, place.batch)
+            while place.batch < batches_in_epoch:
+                window = [next(batches) for _ in range(min(settings.accumulate, batches_in_epoch - place.batch))]
+                count = sum(batch.count for batch in window)
+                for position, batch in enumerate(window):
+                    last = position == len(window) - 1
+                    with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
+                        on_device = batch.to(accelerator.device)
+                        loss = objective(wrapped, on_device) * batch.weight
+                        # gradients are averaged over processes, the sum over all rows is divided by all rows
+                        accelerator.backward(loss * (accelerator.num_processes / count))
+                    loss_sum += loss.detach()
+                    place.loss_count += batch.count
+                if settings.optimiser.clip:
+                    accelerator.clip_grad_norm_(parameters, settings.optimiser.clip)
+                rate = settings.optimiser.lr * learning_rate(place.step, steps, settings.optimiser)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                stepper.step()
+                stepper.zero_grad(set_to_none=True)
+                place.step += 1
+                place.batch += len(window)
+                place.examples += count
+                if on_step:
+                    on_step(1)
+                if time.monotonic() - saved >= settings.checkpoint_seconds and place.batch < batches_in_epoch:
+                    save()
+            mean_loss = float(accelerator.reduce(loss_sum, "sum")) / place.loss_count
+            if not np.isfinite(mean_loss):
+                raise TrainingDiverged(
+                    f"the loss of epoch {place.epoch + 1} is {mean_loss}: lower the learning rate "
+                    f"(now {settings.optimiser.lr:g}) or train without mixed precision"
+                )
+            model.eval()
+            row: dict[str, Any] = {"epoch": place.epoch + 1, "step": place.step, "loss": mean_loss}
+            if on_epoch:
+                row |= on_epoch(place.epoch)
+            place.history.append(row)
+            place.epoch, place.batch, place.loss_count = place.epoch + 1, 0, 0
+            loss_sum.zero_()
+            if place.epoch < settings.epochs and time.monotonic() - saved >= settings.checkpoint_seconds:
+                save()
+    finally:
+        # take off what prepare put on: the same module may be trained again
+        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+        # under mixed precision accelerate puts the method back as an attribute, which a copied model would share
+        vars(model).pop("forward", None)
+        accelerator.free_memory()
+    model.eval()
+    return TrainResult(place.history, place.step, place.examples, time.monotonic() - started)
+
+
+def total_steps(source: BatchSource, settings: TrainSettings) -> int:
+    """Optimiser steps of the whole training; a window of accumulated batches does not reach over an epoch's end."""
+    return sum(-(-source.batches_in(epoch) // settings.accumulate) for epoch in range(settings.epochs))
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds torch (all devices), numpy and random."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _fresh_scaler(accelerator: Accelerator) -> None:
+    """fp16: every training starts from the scaler's initial state, not from where the last training left it."""
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(torch.amp.GradScaler(accelerator.device.type).state_dict())

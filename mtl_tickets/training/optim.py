@@ -1,0 +1,100 @@
+"""Optimisers and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal
+
+import pydantic
+import torch
+from torch import nn
+
+from mtl_tickets.settings import Settings
+
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+
+
+class OptimiserSettings(Settings):
+    """AdamW, or the Adamax variant of the Super Tickets code; linear warm-up, then linear decay to 0."""
+
+    kind: Literal["adamw", "adamax"] = "adamw"
+    lr: pydantic.PositiveFloat = 5e-5
+    betas: tuple[Share, Share] | None = pydantic.Field(None, description="None: (0.9, 0.999)")
+    eps: pydantic.PositiveFloat | None = pydantic.Field(None, description="None: 1e-8 for adamw, 1e-6 for adamax")
+    weight_decay: pydantic.NonNegativeFloat = pydantic.Field(0.01, description="decoupled; not on biases and norms")
+    warm_up: Share = pydantic.Field(0.1, description="share of the steps over which the learning rate rises")
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    clip: pydantic.NonNegativeFloat = pydantic.Field(1.0, description="largest norm of all gradients; 0: no clipping")
+
+
+def make_optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """The optimiser over the model's trainable parameters: weight decay on matrices, none on biases and norms."""
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for _, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            # every matrix of these encoders has two dimensions, every bias and norm weight one
+            (decayed if parameter.ndim > 1 else plain).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    betas = settings.betas or (0.9, 0.999)
+    if settings.kind == "adamax":
+        return PaperAdamax(groups, lr=settings.lr, betas=betas, eps=settings.eps or 1e-6)
+    # one kernel for all parameters; torch has it for CPU and CUDA
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=betas, eps=settings.eps or 1e-8, fused=True)
+
+
+def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
+    """Factor on the peak rate for optimiser step ``step`` of ``steps`` (both counted from 0 and 1)."""
+    warm = math.ceil(settings.warm_up * steps)
+    if step < warm:
+        return (step + 1) / warm
+    if settings.schedule == "constant":
+        return 1.0
+    left = (steps - step) / max(1, steps - warm)
+    return left if settings.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+
+class PaperAdamax(torch.optim.Optimizer):
+    """Adamax as the Super Tickets code uses it (METHODS 1.6): m/u with m an average of gradients and
+    u = max(beta2 u, |g| + eps), **no bias correction**, decoupled weight decay times the scheduled rate.
+
+    ``torch.optim.Adamax`` corrects m for bias and adds the decay to the gradient; both change the numbers.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            gradients = [p.grad for p in parameters]
+            for p in parameters:
+                if not self.state[p]:
+                    self.state[p] = {"average": torch.zeros_like(p), "largest": torch.zeros_like(p)}
+            averages = [self.state[p]["average"] for p in parameters]
+            largest = [self.state[p]["largest"] for p in parameters]
+            beta1, beta2 = group["betas"]
+            torch._foreach_lerp_(averages, gradients, 1 - beta1)
+            torch._foreach_mul_(largest, beta2)
+            sizes = torch._foreach_abs(gradients)
+            torch._foreach_add_(sizes, group["eps"])
+            torch._foreach_maximum_(largest, sizes)
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            updates = torch._foreach_div(averages, torch._foreach_add(largest, group["eps"]))
+            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+        return loss

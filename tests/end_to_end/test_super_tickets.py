@@ -1,0 +1,201 @@
+"""The main job on a small world, as users run it: whole, killed in every stage, stopped, resumed, damaged."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+
+import pytest
+
+from mtl_tickets.errors import CheckpointError, InputError
+from mtl_tickets.evaluation.records import one, read_rows
+from mtl_tickets.experiment import load_experiment, run_experiment
+from mtl_tickets.model.store import load
+from mtl_tickets.recipes.workbench import Silent
+from mtl_tickets.tickets.ticket import Ticket
+from tests.end_to_end.world import write_world
+
+TASKS = ("feelings", "likeness", "same")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def finished(world):
+    """An undisturbed run."""
+    return run_experiment(load_experiment(world))[0]
+
+
+def results(folder):
+    return (folder / "results.jsonl").read_bytes()
+
+
+class KilledIn(Silent):
+    """Kills the process ``delay`` seconds after the given stage begins."""
+
+    def __init__(self, stage, delay):
+        self.target, self.delay = stage, delay
+
+    def stage(self, name):
+        if name == self.target:
+            threading.Timer(self.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
+def in_a_process(world, output, progress):
+    """Runs with --resume in a process of its own; its exit code."""
+    loaded = load_experiment(world, [f"output={output}"])
+    process = multiprocessing.get_context("fork").Process(
+        target=run_experiment, args=(loaded,), kwargs={"resume": True, "progress": progress}
+    )
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_killed_in_every_stage_and_resumed_gives_the_same_numbers(world, finished, tmp_path):
+    stages = sorted((finished.path / "stages").rglob("done.json"), key=lambda file: file.stat().st_mtime_ns)
+    names = [str(file.parent.relative_to(finished.path / "stages")) for file in stages]
+    killable = [name for name in names if not name.startswith(("choose", "share", "remaining"))]
+    seconds = {name: json.loads(file.read_text())["seconds"] for name, file in zip(names, stages, strict=True)}
+    rng, killed = random.Random(time.time_ns()), 0
+    for name in killable:
+        # a training that shares its tickets with another is a copy and takes no time
+        killed += in_a_process(world, tmp_path, KilledIn(name, rng.uniform(0, seconds[name]))) == -signal.SIGKILL
+    # the timer may fire after the last stage of a run that was quicker this time, so not every kill must hit
+    assert killed >= len(killable) // 2
+    assert in_a_process(world, tmp_path, Silent()) == 0
+    (folder,) = tmp_path.glob("*/seed-1")
+    assert results(folder) == results(finished.path)
+
+
+def test_the_run_directory_is_complete(finished):
+    names = {path.name for path in finished.path.iterdir()}
+    assert names >= {"config.yaml", "record.json", "stages", "tickets", "model", "results.jsonl", "log.txt"}
+    record = json.loads((finished.path / "record.json").read_text())
+    assert record["finished"] and record["versions"]["torch"] and record["seed"] == 1
+    assert not list(finished.path.rglob("*.part")) and not list(finished.path.rglob("checkpoint.safetensors"))
+
+
+def test_every_stage_left_its_rows(finished):
+    rows = read_rows(finished.path / "results.jsonl")
+    for task in TASKS:
+        for stage in ("yardstick/majority", "yardstick/bag_of_words", "single", "ladder/winning-1", "ladder/random-2",
+                      "multi/dense", "multi/own", "multi/adaptive", "multi/union"):  # fmt: skip
+            row = one(rows, stage=stage, task=task, split="dev", metric="score")
+            assert row.n > 0 and row.seed == 1 and -100 <= row.value <= 100
+
+
+def test_the_chosen_rung_is_the_best_on_held_out_rows(finished):
+    rows = read_rows(finished.path / "results.jsonl")
+    for task in TASKS:
+        stages = ["single", "ladder/winning-1", "ladder/winning-2"]
+        curve = [one(rows, stage=stage, task=task, split="selection", metric="score").value for stage in stages]
+        rung = int(one(rows, stage="choose", task=task, metric="rung").value)
+        assert curve[rung] == max(curve)
+        assert max(curve) not in curve[rung + 1 :]
+
+
+def test_controls_have_the_ticket_s_size(finished):
+    rows = read_rows(finished.path / "results.jsonl")
+    for task in TASKS:
+        for k in (1, 2):
+            sizes = {
+                one(rows, stage=f"ladder/{kind}-{k}", task=task, metric="remaining").value
+                for kind in ("winning", "random")
+            }
+            assert len(sizes) == 1
+
+
+def test_models_reload_with_their_tickets(finished):
+    for rule in ("own", "dense"):
+        done = json.loads((finished.path / "stages" / "multi" / rule / "done.json").read_text())
+        model = load(finished.path / done["model"])
+        for task in TASKS:
+            ticket = Ticket.load(finished.path / "tickets" / rule / f"{task}.safetensors", space=model.space)
+            assert model.tickets[task] == ticket
+            assert ticket.about.task == task
+
+
+def test_a_finished_run_is_not_run_again(world, finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.path.rglob("*") if path.is_file()}
+    again = run_experiment(load_experiment(world))[0]
+    assert again.rows == finished.rows
+    after = {path: path.stat().st_mtime_ns for path in finished.path.rglob("*") if path.is_file()}
+    assert {path for path in before if before[path] != after[path]} <= {finished.path / ".lock"}
+
+
+def test_a_stopped_run_wants_resume(world, tmp_path):
+    loaded = load_experiment(world, [f"output={tmp_path}"])
+    (stopped,) = run_experiment(loaded, to="single")
+    assert not stopped.finished
+    with pytest.raises(CheckpointError, match="--resume"):
+        run_experiment(loaded)
+    stages = {path.name for path in (stopped.path / "stages").iterdir()}
+    assert stages == {"yardstick", "single"}
+
+
+def test_an_unknown_stage_names_the_nearest(world):
+    with pytest.raises(InputError, match="single"):
+        run_experiment(load_experiment(world), to="singel")
+
+
+def test_two_processes_do_not_write_one_run(world, tmp_path):
+    loaded = load_experiment(world, [f"output={tmp_path}"])
+
+    class Meddler(Silent):
+        def stage(self, name):
+            if name == "single/same":
+                assert in_a_process(world, tmp_path, Silent()) not in (0, None)
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(loaded, progress=Meddler())
+
+
+def test_bad_data_is_refused_before_training(world, tmp_path):
+    # the second of two faults would otherwise show after the first task was trained
+    folder = tmp_path / "world"
+    path = write_world_with_bad_rows(folder)
+    with pytest.raises(InputError) as caught:
+        run_experiment(load_experiment(path))
+    text = str(caught.value)
+    assert "feelings-train.tsv: line 3" in text
+    assert "likeness-train.jsonl: line 2" in text
+    assert not list(folder.rglob("stages"))
+
+
+def write_world_with_bad_rows(folder):
+    folder.mkdir()
+    path = write_world(folder)
+    for name, line, text in (
+        ("feelings-train.tsv", 2, "the cat is fine\tmaybe\n"),
+        ("likeness-train.jsonl", 1, '{"a": "cat", "b": "dog", "score": "high"}\n'),
+    ):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        lines[line] = text
+        (folder / name).write_text("".join(lines))
+    return path
+
+
+def test_seeds_differ_and_share_the_selection_rows(world, finished, tmp_path):
+    other = run_experiment(load_experiment(world, [f"output={tmp_path}"]), seeds=[2])[0]
+    pick = {"stage": "single", "task": "feelings", "split": "selection", "metric": "score"}
+    rows = [read_rows(summary.path / "results.jsonl") for summary in (finished, other)]
+    assert one(rows[0], **pick).n == one(rows[1], **pick).n
+    assert {row.seed for row in rows[1]} == {2}
+
+
+def test_reference_compat_runs_and_chooses_on_dev(world, tmp_path):
+    loaded = load_experiment(world, [f"output={tmp_path}", "recipe.compat=reference", "recipe.sharing=[own]"])
+    rows = read_rows(run_experiment(loaded)[0].path / "results.jsonl")
+    for task in TASKS:
+        for stage in ("single", "ladder/winning-1"):
+            on_dev = one(rows, stage=stage, task=task, split="dev", metric="score")
+            chosen_on = one(rows, stage=stage, task=task, split="selection", metric="score")
+            assert (on_dev.value, on_dev.n) == (chosen_on.value, chosen_on.n)

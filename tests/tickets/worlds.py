@@ -1,0 +1,30 @@
+"""Unit spaces and seeded scores for the tests of this room."""
+
+import numpy as np
+
+from mtl_tickets.tickets.scores import ScoreOrigin, Scores
+from mtl_tickets.tickets.space import StructuredSpace, UnitSpace, WeightSpace
+from mtl_tickets.tickets.ticket import Ticket
+
+# totals: all parameters incl. embeddings, pooler, biases and a 2-way classifier (METHODS 0.1)
+BASE = StructuredSpace.of(layers=12, heads=12, hidden=768, intermediate=3072, total=109_483_778)
+LARGE = StructuredSpace.of(layers=24, heads=16, hidden=1024, intermediate=4096, total=335_143_938)
+SMALL = StructuredSpace.of(layers=3, heads=4, hidden=32, intermediate=64, total=60_000)
+NEURONS = StructuredSpace.of(layers=3, heads=4, hidden=32, intermediate=24, total=60_000, neurons=True)
+WEIGHTS = WeightSpace({"layer.10.q": (6, 5), "layer.2.q": (6, 5), "layer.2.out": (5, 11)})
+SPACES = {"base": BASE, "large": LARGE, "small": SMALL, "neurons": NEURONS, "weights": WEIGHTS}
+
+
+def scores_of(space: UnitSpace, seed: int, **about: object) -> Scores:
+    """Scores whose layers differ in scale, as real ones do."""
+    generator = np.random.default_rng(seed)
+    values = {}
+    for part, shape in space.parts.items():
+        layer = generator.lognormal(0, 2, shape[:1]).reshape(-1, *[1] * (len(shape) - 1))
+        values[part] = generator.random(shape) * layer
+    return Scores(space, values, ScoreOrigin(**about))
+
+
+def ticket_of(space: UnitSpace, seed: int, kept: float = 0.6) -> Ticket:
+    generator = np.random.default_rng(seed)
+    return Ticket(space, {part: generator.random(shape) < kept for part, shape in space.parts.items()})

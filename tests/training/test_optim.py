@@ -1,0 +1,65 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mtl_tickets.training.optim import OptimiserSettings, PaperAdamax, learning_rate, make_optimiser
+
+
+def test_paper_adamax_follows_its_formula():
+    torch.manual_seed(0)
+    p = nn.Parameter(torch.randn(5, 3))
+    lr, b1, b2, eps, decay = 0.1, 0.9, 0.999, 1e-6, 0.01
+    optimiser = PaperAdamax([p], lr=lr, betas=(b1, b2), eps=eps, weight_decay=decay)
+    w, m, u = p.detach().clone(), torch.zeros_like(p), torch.zeros_like(p)
+    for _ in range(4):
+        g = torch.randn_like(p)
+        p.grad = g.clone()
+        optimiser.step()
+        m = b1 * m + (1 - b1) * g
+        u = torch.maximum(b2 * u, g.abs() + eps)
+        w = w * (1 - lr * decay) - lr * m / (u + eps)
+    torch.testing.assert_close(p.detach(), w, rtol=1e-5, atol=1e-6)
+
+
+def test_paper_adamax_has_no_bias_correction():
+    # the first step of torch's Adamax has size lr; without the correction it is lr * (1 - beta1)
+    p = nn.Parameter(torch.zeros(3))
+    p.grad = torch.ones(3)
+    PaperAdamax([p], lr=1.0).step()
+    torch.testing.assert_close(p.detach(), torch.full((3,), -0.1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adamax"])
+def test_biases_and_norms_are_not_decayed(kind):
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    optimiser = make_optimiser(model, OptimiserSettings(kind=kind, weight_decay=0.5))
+    decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+    assert decay[id(model[0].weight)] == 0.5
+    assert {decay[id(p)] for p in (model[0].bias, model[1].weight, model[1].bias)} == {0.0}
+
+
+def test_frozen_parameters_are_left_out():
+    model = nn.Linear(3, 3)
+    model.weight.requires_grad_(False)
+    optimiser = make_optimiser(model, OptimiserSettings())
+    assert [p.shape for group in optimiser.param_groups for p in group["params"]] == [model.bias.shape]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("steps", [1, 7, 100])
+def test_schedule_rises_then_never_rises_again(schedule, steps):
+    settings = OptimiserSettings(warm_up=0.1, schedule=schedule)
+    rates = [learning_rate(step, steps, settings) for step in range(steps)]
+    warm = math.ceil(0.1 * steps)
+    assert all(0 < rate <= 1 for rate in rates)
+    assert rates[:warm] == sorted(rates[:warm])
+    assert rates[warm - 1 :] == sorted(rates[warm - 1 :], reverse=True)
+    assert max(rates) == 1.0
+
+
+def test_linear_decay_ends_at_zero():
+    settings = OptimiserSettings(warm_up=0.1)
+    assert learning_rate(100, 100, settings) == 0.0
+    assert learning_rate(55, 100, settings) == pytest.approx(0.5)
