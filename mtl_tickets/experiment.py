@@ -16,9 +16,10 @@ import pydantic
 from mtl_tickets.errors import ConfigError, InputError, Problem, nearest
 from mtl_tickets.evaluation.records import read_rows
 from mtl_tickets.files import digest
+from mtl_tickets.progress import Progress, Silent
 from mtl_tickets.recipes import RECIPES
 from mtl_tickets.recipes.run_directory import RunDirectory
-from mtl_tickets.recipes.workbench import EncoderSettings, Progress, Silent, StoppedAfter, Workbench
+from mtl_tickets.recipes.workbench import EncoderSettings, StoppedAfter, Workbench
 from mtl_tickets.settings import Document, Settings, one_of, problems_of, read_yaml
 from mtl_tickets.tasks.data import LimitSettings, TaskData
 from mtl_tickets.tasks.sources import DataSettings
@@ -139,18 +140,29 @@ def _cross_checks(experiment: Experiment, tasks: dict[str, TaskSpec], document: 
     """What can only be seen with the experiment and its tasks side by side."""
     problems = []
     learned = [name for name, spec in tasks.items() if spec.head is None]
-    if tasks and not learned:
+    # where a task file could not be read, "no such task" would only repeat that
+    all_read = len(tasks) == len(experiment.tasks)
+    if all_read and not learned:
         problems.append(document.problem(("tasks",), "at least one task must have a head of its own", sorted(tasks)))
+    for key, own in experiment.data.per_task.items():
+        if all_read and key not in tasks:
+            rule = "must be one of the tasks"
+            problems.append(document.problem(("data", "per_task", key), rule, key, nearest(key, list(tasks))))
+        elif key in tasks and own.source is not None and own.source not in tasks[key].sources:
+            hint = nearest(own.source, list(tasks[key].sources))
+            path = ("data", "per_task", key, "source")
+            problems.append(document.problem(path, f"task {key} has no such source", own.source, hint))
     for name, spec in tasks.items():
-        if spec.head is not None and spec.head not in learned:
+        if all_read and spec.head is not None and spec.head not in learned:
             rule = f"{name} is answered by the head of {spec.head}, which must be among the tasks"
             problems.append(document.problem(("tasks",), rule, sorted(tasks), nearest(spec.head, learned)))
         source = experiment.data.source
-        if source is not None and source not in spec.sources:
+        own_source = name in experiment.data.per_task and experiment.data.per_task[name].source
+        if source is not None and not own_source and source not in spec.sources:
             rule = f"task {name} has no such source"
             problems.append(document.problem(("data", "source"), rule, source, nearest(source, list(spec.sources))))
     for key in getattr(experiment.recipe, "per_task", {}):
-        if tasks and key not in learned:
+        if all_read and key not in learned:
             problems.append(
                 document.problem(("recipe", "per_task", key), "must be one of the tasks", key, nearest(key, learned))
             )

@@ -19,7 +19,7 @@ from mtl_tickets.pretraining.settings import PLAYGROUND_TEXT, PretrainSettings, 
 from mtl_tickets.registry import Registry
 
 if TYPE_CHECKING:
-    from mtl_tickets.recipes.workbench import Progress
+    from mtl_tickets.progress import Progress
 
 NamedEncoder = Callable[[Path, "Progress | None"], Path]
 
@@ -31,10 +31,12 @@ PLAYGROUND = PretrainSettings(
     playground_tokens=1_000_000,
     vocabulary_size=2000,
     shape=ShapeSettings(layers=4, hidden=64, heads=8, intermediate=256, positions=128),
-    tokens=4_000_000,
-    length=64,
-    batch_size=64,
+    tokens=2_000_000,
+    # about one document: in sequences of 64 the words that tell each other are found only after many times as long
+    length=32,
+    batch_size=16,
     lr=2e-3,
+    mask_share=0.2,
     reports=8,
 )
 
@@ -44,7 +46,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|(?=[\w.]*[-0-9])[A-Za-z][\w.-]*
 
 @ENCODERS.register("playground")
 def playground(cache: Path, progress: Progress | None = None) -> Path:
-    """A tiny BERT, pre-trained on the playground's own text at its first use (about a minute)."""
+    """A tiny BERT, pre-trained on the playground's own text at its first use (one or two minutes)."""
     return built("playground", PLAYGROUND, cache, progress)
 
 
@@ -62,7 +64,7 @@ def built(name: str, settings: PretrainSettings, cache: Path, progress: Progress
     # in a process that has an accelerator already, this is the same one, with its precision
     accelerator = Accelerator()
     sources = [s.fingerprint() for s in find_sources(settings.text, settings.playground_tokens)]
-    key = digest([settings.non_defaults(), sources, accelerator.mixed_precision])
+    key = digest([settings.deciding(), sources, accelerator.mixed_precision])
     folder = cache / "encoders" / f"{name}-{key}"
     with _turn(folder) if accelerator.is_main_process else contextlib.nullcontext():
         # all processes of one run do what the main process found, or they would wait for each other for ever

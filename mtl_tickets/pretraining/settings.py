@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -108,6 +108,10 @@ class PretrainSettings(Settings):
     @property
     def peak_lr(self) -> float:
         return self.lr if self.lr is not None else (1e-3 if self.start is None else 1e-4)
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings without those that change how a pre-training runs and not what comes out, JSON-able."""
+        return self.model_dump(mode="json", exclude={"checkpoint_seconds"})
 
     @property
     def trains_vocabulary(self) -> bool:

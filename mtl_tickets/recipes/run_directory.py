@@ -8,11 +8,7 @@ model/<rule>/     the multi-task models               results.jsonl   every metr
 from __future__ import annotations
 
 import contextlib
-import datetime
-import importlib.metadata
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +16,10 @@ from typing import Any
 
 import yaml
 
-from mtl_tickets._version import __version__
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.evaluation.records import Row
 from mtl_tickets.files import locked, read_json, write_json, write_jsonl, write_text
+from mtl_tickets.provenance import commit, device, now, versions
 
 # a stage's checkpoint while it runs; it goes when the stage is done
 CHECKPOINT = "checkpoint.safetensors"
@@ -121,17 +117,17 @@ class RunDirectory:
 
     def finish(self) -> None:
         self.write_results()
-        self._write_record(finished=_now())
+        self._write_record(finished=now())
 
     def log(self, text: str) -> None:
         """A line with the time in log.txt."""
         with open(self.path / "log.txt", "a", encoding="utf-8") as file:
-            file.write(f"{_now()} {text}\n")
+            file.write(f"{now()} {text}\n")
 
     def _write_record(self, finished: str | None) -> None:
         path = self.path / "record.json"
         old = dict(read_json(path)) if path.exists() else {}  # type: ignore[call-overload]
-        starts = [*old.get("starts", []), _now()] if finished is None else old.get("starts", [])
+        starts = [*old.get("starts", []), now()] if finished is None else old.get("starts", [])
         write_json(
             path,
             {
@@ -140,47 +136,8 @@ class RunDirectory:
                 "seed": self.seed,
                 "starts": starts,
                 "finished": finished,
-                "commit": _commit(),
+                "commit": commit(),
                 "versions": versions(),
                 "device": device(),
             },
         )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    names = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "numpy", "scikit-learn", "scipy")
-    found = {name: importlib.metadata.version(name) for name in names}
-    return {"mtl_tickets": __version__, "python": platform.python_version(), **found}
-
-
-def device() -> dict[str, Any]:
-    import torch
-
-    if torch.cuda.is_available():
-        return {"kind": "cuda", "name": torch.cuda.get_device_name(0), "count": torch.cuda.device_count()}
-    return {"kind": "cpu", "name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
-
-
-def _commit() -> str | None:
-    """The git commit the package runs from, with a mark where files are changed; None outside a checkout."""
-    folder = Path(__file__).parents[2]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + (" with changes" if changed else "")
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

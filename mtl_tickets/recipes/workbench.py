@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pydantic
@@ -19,6 +19,7 @@ from mtl_tickets.files import digest, written_whole
 from mtl_tickets.model import store
 from mtl_tickets.model.encoders import encoder_hash
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
+from mtl_tickets.progress import Progress
 from mtl_tickets.recipes.run_directory import CHECKPOINT, RunDirectory
 from mtl_tickets.scoring import ScoreSettings, score_tasks
 from mtl_tickets.settings import Settings
@@ -43,30 +44,6 @@ class EncoderSettings(Settings):
     pooling: Literal["pooler", "first", "mean"] = pydantic.Field(
         "pooler", description="what heads read: the pooler's output as published, the first token, or the mean"
     )
-
-
-class Progress(Protocol):
-    """Who shows how far a run is. ``work`` counts optimiser steps."""
-
-    def begin(self, run: str, work: int) -> None: ...
-
-    def stage(self, name: str) -> None: ...
-
-    def advance(self, work: int) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-
-class Silent:
-    """Shows nothing."""
-
-    def begin(self, run: str, work: int) -> None: ...
-
-    def stage(self, name: str) -> None: ...
-
-    def advance(self, work: int) -> None: ...
-
-    def say(self, text: str) -> None: ...
 
 
 class StoppedAfter(Exception):

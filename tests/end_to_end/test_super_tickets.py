@@ -14,7 +14,7 @@ from mtl_tickets.errors import CheckpointError, InputError
 from mtl_tickets.evaluation.records import one, read_rows
 from mtl_tickets.experiment import load_experiment, run_experiment
 from mtl_tickets.model.store import load
-from mtl_tickets.recipes.workbench import Silent
+from mtl_tickets.progress import Silent
 from mtl_tickets.tickets.ticket import Ticket
 from tests.end_to_end.world import write_world
 

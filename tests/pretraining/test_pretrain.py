@@ -181,7 +181,7 @@ def test_continued_training_starts_from_the_weights_given(done, text_file, tmp_p
 
 
 def test_minutes_become_tokens_once(text_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("mtl_tickets.pretraining.pretrain.MEASURED_SECONDS", 0.3)
+    monkeypatch.setattr("mtl_tickets.pretraining.plan.MEASURED_SECONDS", 0.3)
     settings = {"minutes": 0.03, "tokens": 10**9}
     folder = stopped(text_file, tmp_path, steps=2, **settings)
     planned = read_json(tmp_path / "animals.unfinished" / "plan.json")["tokens"]

@@ -1,0 +1,130 @@
+"""How long a pre-training takes: tokens and minutes -> batches and steps, fixed once."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from mtl_tickets.errors import CheckpointError, Problem
+from mtl_tickets.files import read_json, write_json
+from mtl_tickets.pretraining.mlm import MaskedLanguageModel, PackedBatches, SpecialIds, masked_loss
+from mtl_tickets.pretraining.settings import PretrainSettings
+from mtl_tickets.pretraining.text import TokenText
+from mtl_tickets.progress import Progress
+from mtl_tickets.training.loop import TrainSettings, train
+from mtl_tickets.training.optim import OptimiserSettings
+
+PLAN = "plan.json"
+# as RoBERTa (Liu et al. 2019, section 3.1): less memory in the second moment keeps large batches stable
+BETAS, EPS = (0.9, 0.98), 1e-6
+# the speed is measured over this long at least, after this many steps to warm up
+MEASURED_SECONDS, WARM_UP_STEPS = 3.0, 3
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything the training needs, before the number of tokens is fixed. ``held``: None where nothing is held out."""
+
+    tokenizer: Any
+    text: TokenText
+    special: SpecialIds
+    chunks: np.ndarray
+    held: PackedBatches | None
+
+
+def training_batches(
+    settings: PretrainSettings, prepared: Prepared, tokens: int, accelerator: Accelerator, most: int | None = None
+) -> PackedBatches:
+    """Batches for at least ``tokens`` tokens of text (``most``: this many batches instead)."""
+    sequences = -(-tokens // (settings.length - 2))
+    passes, rest = divmod(sequences, len(prepared.chunks))
+    per_pass = -(-len(prepared.chunks) // settings.batch_size)
+    return PackedBatches(
+        prepared.text.ids,
+        prepared.chunks,
+        prepared.special,
+        settings.length,
+        settings.batch_size,
+        settings.seed,
+        settings.mask_share,
+        batches=passes * per_pass + -(-rest // settings.batch_size) if most is None else most,
+        legs=settings.reports if most is None else 1,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+
+
+def train_settings(settings: PretrainSettings, legs: int) -> TrainSettings:
+    return TrainSettings(
+        epochs=legs,
+        optimiser=OptimiserSettings(
+            lr=settings.peak_lr,
+            betas=BETAS,
+            eps=EPS,
+            weight_decay=settings.weight_decay,
+            warm_up=settings.warm_up,
+            schedule=settings.schedule,
+        ),
+        accumulate=settings.accumulate,
+        checkpoint_seconds=settings.checkpoint_seconds,
+    )
+
+
+def planned_tokens(
+    settings: PretrainSettings,
+    prepared: Prepared,
+    model: MaskedLanguageModel,
+    work: Path,
+    identity: str,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> int:
+    """How many tokens to train on, fixed once and kept: a resumed pre-training has the same plan to the last step.
+
+    Minutes become tokens here, by the speed of a copy of the model, and not by a clock while training: the learning
+    rate can come down to its end, and the same plan gives the same weights.
+    """
+    path = work / PLAN
+    if accelerator.is_main_process and path.exists():
+        plan = cast(dict[str, Any], read_json(path))
+        if plan["identity"] != identity:
+            rule = "the stopped pre-training must have the settings, text and start of this one"
+            raise CheckpointError(Problem(rule, str(work), hint="add --restart to throw it away"))
+    exists = path.exists()
+    accelerator.wait_for_everyone()
+    if not exists:
+        tokens = settings.tokens
+        if settings.minutes is not None:
+            progress.stage("pretrain/speed")
+            speed = _tokens_a_second(settings, prepared, model, accelerator)
+            tokens = min(tokens, max(1, int(60 * settings.minutes * speed)))
+            progress.say(f"{speed:,.0f} tokens a second: {tokens:,} tokens in {settings.minutes:g} minutes or less")
+        if accelerator.is_main_process:
+            write_json(path, {"identity": identity, "tokens": tokens})
+        accelerator.wait_for_everyone()
+    return int(cast(dict[str, Any], read_json(path))["tokens"])
+
+
+def _tokens_a_second(
+    settings: PretrainSettings, prepared: Prepared, model: MaskedLanguageModel, accelerator: Accelerator
+) -> float:
+    """Trains a copy for a few steps, more and more until they take long enough to tell."""
+    steps = WARM_UP_STEPS
+    while True:
+        source = training_batches(settings, prepared, 0, accelerator, most=steps * settings.accumulate)
+        trial = copy.deepcopy(model)
+        started = time.monotonic()
+        train(trial, source, masked_loss, train_settings(settings, 1), accelerator, seed=settings.seed)
+        # every process must take the same number of steps
+        seconds = torch.tensor([time.monotonic() - started], device=accelerator.device)
+        longest = float(accelerator.gather(seconds).max())
+        if steps > WARM_UP_STEPS and longest >= MEASURED_SECONDS:
+            return source.tokens_after(0) / longest
+        steps = max(2 * steps, int(steps * MEASURED_SECONDS / max(longest, 1e-3)))
