@@ -26,6 +26,8 @@ from mtl_tickets.tasks.sources import DataSettings
 from mtl_tickets.tasks.spec import TaskSpec, load_task, task_config_folder
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     AnyRecipe = Any  # mypy cannot follow a union made from a registry
 else:
     AnyRecipe = one_of(RECIPES)
@@ -43,6 +45,9 @@ class Experiment(Settings):
     recipe: AnyRecipe
     seeds: tuple[pydantic.NonNegativeInt, ...] = pydantic.Field((1,), min_length=1)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    workers: pydantic.PositiveInt = pydantic.Field(
+        1, description="trainings side by side on a CPU, each with its share of the threads"
+    )
     output: Path = Path("runs")
     cache: Path = pydantic.Field(Path(".cache"), description="encoded data and built encoders")
 
@@ -70,7 +75,7 @@ class Loaded:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        left_out = {"seeds", "output", "cache", "description"}
+        left_out = {"seeds", "output", "cache", "description", "workers"}
         settings = {key: value for key, value in self.experiment.non_defaults().items() if key not in left_out}
         specs = {name: spec.non_defaults() for name, spec in self.tasks.items()}
         self.digest = digest([settings, specs], length=10)
@@ -124,7 +129,7 @@ def _load_tasks(document: Document, beside: Path) -> tuple[dict[str, TaskSpec], 
         if not isinstance(name, str):
             continue  # the experiment's own check says so
         try:
-            spec = load_task(name, search=[beside])
+            spec = load_task(_at(name, beside), search=_folders_of_tasks(beside))
         except InputError as error:
             for problem in error.problems:
                 placed = document.problem(("tasks", i), problem.rule, name, problem.hint)
@@ -134,6 +139,16 @@ def _load_tasks(document: Document, beside: Path) -> tuple[dict[str, TaskSpec], 
             problems.append(document.problem(("tasks", i), "a task may stand only once", name))
         tasks[spec.name] = spec
     return tasks, problems
+
+
+def _at(name: str, beside: Path) -> str:
+    """Relative paths of task files start at the experiment's folder; one that is right only from here still works."""
+    return str(beside / name) if (beside / name).is_file() else name
+
+
+def _folders_of_tasks(beside: Path) -> list[Path]:
+    """Where names of tasks are looked up besides the shipped ones: next to an experiment of the user's own."""
+    return [] if beside.resolve() == (task_config_folder() / "experiments").resolve() else [beside]
 
 
 def _cross_checks(experiment: Experiment, tasks: dict[str, TaskSpec], document: Document) -> list[Problem]:
@@ -260,8 +275,24 @@ def open_workbench(loaded: Loaded, run: RunDirectory, progress: Progress, to: st
         raise InputError(problems)
     extra = [name for name, spec in loaded.tasks.items() if spec.head is not None]
     return Workbench(
-        run, loaded.tasks, data, encoder, experiment.encoder, tokenizer, accelerator, run.seed, progress, to, extra
+        run,
+        loaded.tasks,
+        data,
+        encoder,
+        experiment.encoder,
+        tokenizer,
+        accelerator,
+        run.seed,
+        progress,
+        to,
+        extra,
+        _workers(experiment.workers, accelerator),
     )
+
+
+def _workers(workers: int, accelerator: Accelerator) -> int:
+    """Side by side is for CPUs: an accelerator is filled by one training, and a launcher brings its own processes."""
+    return workers if accelerator.device.type == "cpu" and accelerator.num_processes == 1 else 1
 
 
 def _check_precision(precision: str) -> None:

@@ -37,6 +37,8 @@ class RunDirectory:
         self.seed = seed
         self.name = f"{path.parent.name}/{path.name}"
         self._stages: list[str] = []
+        # a worker process writes stages; results.jsonl is its parent's
+        self.only_stages = False
 
     @contextlib.contextmanager
     def opened(self, resume: bool, restart: bool) -> Iterator[None]:
@@ -113,6 +115,8 @@ class RunDirectory:
         return rows
 
     def write_results(self) -> None:
+        if self.only_stages:
+            return
         write_jsonl(self.path / "results.jsonl", self.rows())
 
     def finish(self) -> None:

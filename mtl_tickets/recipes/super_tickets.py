@@ -8,6 +8,7 @@ in every layer; gate gradients are zeroed between batches; batches are drawn ane
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 import pydantic
 
 from mtl_tickets.recipes.base import RECIPES, RecipeSettings
-from mtl_tickets.recipes.workbench import Workbench, derived_seed
+from mtl_tickets.recipes.workbench import Training, Workbench, derived_seed
 from mtl_tickets.scoring import ScoreSettings
 from mtl_tickets.settings import Settings, one_of
 from mtl_tickets.tasks.data import SelectionSettings
@@ -106,8 +107,12 @@ class SuperTickets(RecipeSettings):
         bench.yardsticks(self.yardsticks)
         bench.reached("yardsticks")
 
-        for task in bench.learned:  # 1. fine-tune the whole encoder on every task
-            bench.fine_tune(f"single/{task}", "single", [task], self._single(task), keep_weights=True)
+        bench.fine_tune_each(  # 1. fine-tune the whole encoder on every task
+            [
+                Training(f"single/{task}", "single", (task,), self._single(task), keep_weights=True)
+                for task in bench.learned
+            ]
+        )
         bench.reached("single")
 
         scores = {  # 2. how much each head and feed-forward block matters to the task
@@ -115,13 +120,18 @@ class SuperTickets(RecipeSettings):
         }
         bench.reached("scores")
 
-        own: dict[str, Ticket] = {}
-        for task in bench.learned:  # 3. draw a ladder of tickets; rewind to the pretrained weights and train each
-            rungs = self._rungs(bench, task, scores[task])
-            for name, ticket in rungs.items():
-                bench.fine_tune(f"ladder/{task}/{name}", f"ladder/{name}", [task], self._single(task), {task: ticket})
-            own[task] = self._choose(bench, task, rungs)  # 4. the super ticket: the best rung
+        # 3. draw a ladder of tickets for every task; rewind to the pretrained weights and train each rung
+        rungs = {task: self._rungs(bench, task, scores[task]) for task in bench.learned}
+        bench.fine_tune_each(
+            [
+                Training(f"ladder/{task}/{name}", f"ladder/{name}", (task,), self._single(task), {task: ticket})
+                for task in bench.learned
+                for name, ticket in rungs[task].items()
+            ]
+        )
         bench.reached("ladder")
+
+        own = {task: self._choose(bench, task, rungs[task]) for task in bench.learned}  # 4. the best rung
         bench.reached("choose")
 
         sharing = {"dense": RULES.get("dense")()} | {rule.kind: rule for rule in self.sharing}
@@ -130,8 +140,7 @@ class SuperTickets(RecipeSettings):
         }
         bench.reached("share")
 
-        for name, tickets in shared.items():  # 6. train one encoder for all tasks, and the dense baseline beside it
-            self._train_together(bench, name, tickets, shared)
+        self._train_together(bench, shared)  # 6. train one encoder for all tasks, and the dense baseline beside it
         bench.reached("multi")
 
     # -- its steps ----------------------------------------------------------------------------------------------------
@@ -218,19 +227,28 @@ class SuperTickets(RecipeSettings):
             for task in bench.learned
         }
 
-    def _train_together(
-        self, bench: Workbench, name: str, tickets: dict[str, Ticket], shared: dict[str, dict[str, Ticket]]
-    ) -> None:
-        """One multi-task training; a rule that gave the very tickets of an earlier rule takes over its numbers."""
-        stage = f"multi/{name}"
-        twin = next(other for other in shared if _digests(shared[other]) == _digests(tickets))
-        if twin != name:
-            bench.same_as(stage, f"multi/{twin}")
-        else:
-            bench.fine_tune(stage, stage, bench.learned, self._multi(), tickets, keep_model=bench.model_folder(name))
-        value = self._mean_remaining(tickets)
-        row = bench.run.row(stage, "average", "all", "remaining", value, bench.space.total)
-        bench.run.stage(f"remaining/{name}", lambda _: {"rows": [row]})
+    def _train_together(self, bench: Workbench, shared: dict[str, dict[str, Ticket]]) -> None:
+        """One multi-task training a rule; a rule that gave the tickets of an earlier one takes over its numbers."""
+        digests = {
+            name: {task: ticket.digest() for task, ticket in tickets.items()} for name, tickets in shared.items()
+        }
+        twins = {name: next(other for other in shared if digests[other] == digests[name]) for name in shared}
+        tasks, settings = tuple(bench.learned), self._multi()
+        bench.fine_tune_each(
+            [
+                Training(
+                    f"multi/{name}", f"multi/{name}", tasks, settings, tickets, keep_model=bench.model_folder(name)
+                )
+                for name, tickets in shared.items()
+                if twins[name] == name
+            ]
+        )
+        for name, tickets in shared.items():
+            if twins[name] != name:
+                bench.same_as(f"multi/{name}", f"multi/{twins[name]}")
+            value = self._mean_remaining(tickets)
+            rows = [bench.run.row(f"multi/{name}", "average", "all", "remaining", value, bench.space.total)]
+            bench.run.stage(f"remaining/{name}", functools.partial(_only_rows, rows))
 
     def _mean_remaining(self, tickets: dict[str, Ticket]) -> float:
         """Parameters kept, in %, mean over tasks; with the published defect, of the floored mean counts."""
@@ -273,5 +291,5 @@ class SuperTickets(RecipeSettings):
         return single + bench.steps(bench.learned, self._multi()) * (1 + len(self.sharing))
 
 
-def _digests(tickets: dict[str, Ticket]) -> dict[str, str]:
-    return {task: ticket.digest() for task, ticket in tickets.items()}
+def _only_rows(rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    return {"rows": rows}

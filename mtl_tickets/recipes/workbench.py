@@ -21,6 +21,7 @@ from mtl_tickets.model.encoders import encoder_hash
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
 from mtl_tickets.progress import Progress
 from mtl_tickets.recipes.run_directory import CHECKPOINT, RunDirectory
+from mtl_tickets.recipes.side_by_side import side_by_side
 from mtl_tickets.scoring import ScoreSettings, score_tasks
 from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.batches import TaskBatches
@@ -66,6 +67,23 @@ class Start:
         return self.model
 
 
+@dataclass(frozen=True)
+class Training:
+    """One training of a recipe: from θ_0 with fresh heads, on ``tasks``, under ``tickets`` (none: dense).
+
+    Its rows go under ``report_as``. ``keep_weights`` keeps what it learned for a later stage, ``keep_model`` is the
+    folder of a model for use.
+    """
+
+    stage: str
+    report_as: str
+    tasks: tuple[str, ...]
+    settings: TrainSettings
+    tickets: Mapping[str, Ticket] | None = None
+    keep_weights: bool = False
+    keep_model: Path | None = None
+
+
 class Workbench:
     """Everything a recipe works with, for one run."""
 
@@ -82,11 +100,12 @@ class Workbench:
         progress: Progress,
         stop_after: str | None = None,
         extra: Sequence[str] = (),
+        workers: int = 1,
     ):
         self.run, self.tasks, self.data = run, dict(tasks), dict(data)
         self.encoder, self.settings, self.tokenizer = encoder, settings, tokenizer
         self.accelerator, self.seed, self.progress = accelerator, seed, progress
-        self.stop_after = stop_after
+        self.stop_after, self.workers = stop_after, workers
         # tasks without a head of their own (hans, ax): evaluated with another task's
         self.extra = list(extra)
         self.learned = [name for name in self.tasks if name not in self.extra]
@@ -136,24 +155,26 @@ class Workbench:
         if self.stop_after == stage:
             raise StoppedAfter(stage)
 
-    def fine_tune(
-        self,
-        stage: str,
-        report_as: str,
-        tasks: Sequence[str],
-        settings: TrainSettings,
-        tickets: Mapping[str, Ticket] | None = None,
-        keep_weights: bool = False,
-        keep_model: Path | None = None,
-    ) -> dict[str, Any]:
-        """Rewinds to θ_0, puts the tickets on, trains on ``tasks`` and evaluates every one of them.
+    def fine_tune_each(self, trainings: Sequence[Training]) -> None:
+        """Trainings that do not need each other: side by side where the run has workers, else one after the other."""
+        left = [training for training in trainings if not self.run.is_done(training.stage)]
+        for training in trainings:
+            if training not in left:
+                self.progress.advance(self.steps(training.tasks, training.settings))
+        if self.workers > 1 and len(left) > 1:
+            # the longest first, so that no worker is left with one at the end
+            left.sort(key=lambda training: -self.steps(training.tasks, training.settings))
+            side_by_side(self, self.fine_tune, left, self.workers)
+        for training in trainings:  # here a finished stage is only entered into the run's rows
+            self.fine_tune(training)
+
+    def fine_tune(self, training: Training) -> None:
+        """Rewinds to θ_0, puts the tickets on, trains, and evaluates every task of the training.
 
         The seed of the training depends on the tasks, not on the stage: a rung sees the batches and dropout masks of
-        the full model it is compared with (METHODS 1.4). Rows are reported under ``report_as``.
+        the full model it is compared with (METHODS 1.4).
         """
-        work = self.steps(tasks, settings)
-        if self.run.is_done(stage):
-            self.progress.advance(work)
+        stage, tasks, settings, tickets = training.stage, training.tasks, training.settings, training.tickets
         seed = derived_seed(self.seed, "train", *sorted(tasks))
 
         def fine_tune_stage(folder: Path) -> dict[str, Any]:
@@ -182,26 +203,28 @@ class Workbench:
                 on_epoch=lambda epoch: {"selection": self._selection_scores(model, tasks)},
                 on_step=self.progress.advance,
             )
-            rows = self._evaluated(model, report_as, tasks, result.history, result.steps, folder)
+            rows = self._evaluated(model, training.report_as, tasks, result.history, result.steps, folder)
             for task in tasks:
                 ticket = (tickets or {}).get(task)
                 remaining = ticket.remaining_percent() if ticket else 100.0
-                rows.append(self.run.row(report_as, task, "all", "remaining", remaining, self.space.total))
-            if keep_weights:
+                rows.append(self.run.row(training.report_as, task, "all", "remaining", remaining, self.space.total))
+            if training.keep_weights:
                 with written_whole(folder / "weights.safetensors") as part:
                     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
-            if keep_model:
-                store.save(model, keep_model, tokenizer=self.tokenizer, extra={"run": self.run.name, "stage": stage})
+            if training.keep_model:
+                specs = {task: self.tasks[task].model_dump(mode="json") for task in tasks}
+                about = {"run": self.run.name, "stage": stage, "tasks": specs, "max_length": self.settings.max_length}
+                store.save(model, training.keep_model, tokenizer=self.tokenizer, extra=about)
             self.run.log(f"{stage}: {result.steps} steps, {result.seconds:.1f} s")
             return {
                 "rows": rows,
                 "history": result.history,
                 "steps": result.steps,
                 "examples": result.examples,
-                "model": str(keep_model.relative_to(self.run.path)) if keep_model else None,
+                "model": str(training.keep_model.relative_to(self.run.path)) if training.keep_model else None,
             }
 
-        return self.run.stage(stage, fine_tune_stage)
+        self.run.stage(stage, fine_tune_stage)
 
     def same_as(self, stage: str, other: str) -> None:
         """A stage whose training would repeat another bit for bit: its rows are the other's under its own name."""

@@ -98,7 +98,7 @@ class Given(Sampler):
     """By weights written in the experiment; a task that is not listed has weight 1."""
 
     kind: Literal["given"] = "given"
-    given: dict[str, pydantic.PositiveFloat] = {}
+    given: dict[str, pydantic.PositiveFloat] = pydantic.Field({}, description="task -> weight")
 
     def weights(self, rows: dict[str, int]) -> np.ndarray:
         return np.array([self.given.get(task, 1.0) for task in rows])

@@ -16,6 +16,7 @@ from mtl_tickets.experiment import load_experiment, run_experiment
 from mtl_tickets.model.store import load
 from mtl_tickets.progress import Silent
 from mtl_tickets.tickets.ticket import Ticket
+from mtl_tickets.training.loop import TrainingDiverged
 from tests.end_to_end.world import write_world
 
 TASKS = ("feelings", "likeness", "same")
@@ -47,9 +48,9 @@ class KilledIn(Silent):
             threading.Timer(self.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
 
-def in_a_process(world, output, progress):
+def in_a_process(world, output, progress, *overrides):
     """Runs with --resume in a process of its own; its exit code."""
-    loaded = load_experiment(world, [f"output={output}"])
+    loaded = load_experiment(world, [f"output={output}", *overrides])
     process = multiprocessing.get_context("fork").Process(
         target=run_experiment, args=(loaded,), kwargs={"resume": True, "progress": progress}
     )
@@ -72,6 +73,54 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_numbers(world, finishe
     assert in_a_process(world, tmp_path, Silent()) == 0
     (folder,) = tmp_path.glob("*/seed-1")
     assert results(folder) == results(finished.path)
+
+
+def test_side_by_side_gives_the_same_numbers(world, finished, tmp_path):
+    class Counting(Silent):
+        work, done, stages = 0, 0, ()
+
+        def begin(self, run, work):
+            self.work = work
+
+        def stage(self, name):
+            self.stages = (*self.stages, name)
+
+        def advance(self, work):
+            self.done += work
+
+    told = Counting()
+    loaded = load_experiment(world, [f"output={tmp_path}", "workers=2"])
+    (summary,) = run_experiment(loaded, progress=told)
+    assert summary.path.parent.name == finished.path.parent.name
+    assert results(summary.path) == results(finished.path)
+    assert {f"single/{task}" for task in TASKS} < set(told.stages)
+    twins = len(list((summary.path / "stages" / "multi").iterdir())) - len(list((summary.path / "model").iterdir()))
+    together = sum(len(range(0, rows - round(rows * 0.1), 16)) for rows in (90, 60, 40))
+    assert told.work >= told.done >= told.work - twins * (2 * together)
+
+
+def test_side_by_side_killed_and_resumed(world, finished, tmp_path):
+    class KilledOnceUnderWay(Silent):
+        steps = 0
+
+        def advance(self, work):
+            self.steps += work
+            if self.steps > 30:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_a_process(world, tmp_path, KilledOnceUnderWay(), "workers=2") == -signal.SIGKILL
+    time.sleep(1)  # the workers see that their parent is gone
+    assert in_a_process(world, tmp_path, Silent(), "workers=2") == 0
+    (folder,) = tmp_path.glob("*/seed-1")
+    assert results(folder) == results(finished.path)
+
+
+def test_an_error_in_a_worker_is_the_run_s_error(world, tmp_path):
+    loaded = load_experiment(
+        world, [f"output={tmp_path}", "workers=2", "recipe.train.optimiser.lr=1e30", "recipe.train.optimiser.clip=0"]
+    )
+    with pytest.raises(TrainingDiverged, match="lower the learning rate"):
+        run_experiment(loaded)
 
 
 def test_the_run_directory_is_complete(finished):

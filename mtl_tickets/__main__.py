@@ -1,0 +1,6 @@
+"""``python -m mtl_tickets``"""
+
+from mtl_tickets.cli.entry import main
+
+if __name__ == "__main__":
+    main()
