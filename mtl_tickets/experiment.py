@@ -46,7 +46,7 @@ class Experiment(Settings):
     seeds: tuple[pydantic.NonNegativeInt, ...] = pydantic.Field((1,), min_length=1)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     workers: pydantic.PositiveInt = pydantic.Field(
-        1, description="trainings side by side on a CPU, each with its share of the threads"
+        1, description="trainings side by side on a CPU, each with one thread (with more, numbers may round otherwise)"
     )
     output: Path = Path("runs")
     cache: Path = pydantic.Field(Path(".cache"), description="encoded data and built encoders")
@@ -171,6 +171,7 @@ def _cross_checks(experiment: Experiment, tasks: dict[str, TaskSpec], document: 
         if all_read and spec.head is not None and spec.head not in learned:
             rule = f"{name} is answered by the head of {spec.head}, which must be among the tasks"
             problems.append(document.problem(("tasks",), rule, sorted(tasks), nearest(spec.head, learned)))
+        problems += _unlike_its_head(spec, tasks, document)
         source = experiment.data.source
         own_source = name in experiment.data.per_task and experiment.data.per_task[name].source
         if source is not None and not own_source and source not in spec.sources:
@@ -182,6 +183,22 @@ def _cross_checks(experiment: Experiment, tasks: dict[str, TaskSpec], document: 
                 document.problem(("recipe", "per_task", key), "must be one of the tasks", key, nearest(key, learned))
             )
     return problems
+
+
+def _unlike_its_head(spec: TaskSpec, tasks: dict[str, TaskSpec], document: Document) -> list[Problem]:
+    """What keeps a task from being answered by the head it names."""
+    head = tasks.get(spec.head or "")
+    if head is None:
+        return []
+    if spec.kind != head.kind:
+        rule = f"{spec.name} must be of the kind of {head.name}, whose head answers it: {head.kind}"
+        return [document.problem(("tasks",), rule, spec.kind, "")]
+    try:
+        if spec.kind == "classification":
+            spec.ids_from_head(head.labels)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
 
 
 @dataclass
@@ -241,12 +258,16 @@ def _run_recipe(loaded: Loaded, run: RunDirectory, to: str | None, progress: Pro
 def open_workbench(loaded: Loaded, run: RunDirectory, progress: Progress, to: str | None = None) -> Workbench:
     """Reads all data (so that bad data is refused before anything is trained), the encoder and the device."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     from mtl_tickets.model.store import load_tokenizer
     from mtl_tickets.pretraining.encoders import resolve_encoder
 
     experiment = loaded.experiment
     _check_precision(experiment.mixed_precision)
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != experiment.mixed_precision:
+        # accelerate keeps the first precision of a process for ever; here a process may run several experiments
+        AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=experiment.mixed_precision)
     encoder = str(resolve_encoder(experiment.encoder.name, experiment.cache, progress))
     tokenizer = load_tokenizer(encoder)

@@ -33,11 +33,19 @@ def majority(task: TaskSpec, train: Rows, questions: Rows) -> np.ndarray:
 
 @YARDSTICKS.register("bag_of_words")
 def bag_of_words(task: TaskSpec, train: Rows, questions: Rows) -> np.ndarray:
-    """Logistic (for regression: ridge) regression on words; pairs by shared words, words of one side, and overlap."""
+    """Logistic (for regression: ridge) regression on words; pairs by shared words, words of one side, and overlap.
+
+    Where there is nothing to learn from, no word in two texts or one label only, it is the majority.
+    """
     counter = CountVectorizer(binary=True, lowercase=True, token_pattern=r"(?u)\b\w+\b|[^\w\s]", min_df=2)
-    counter.fit([text for texts in train.texts for text in texts])
-    features = _features(counter, train.texts)
     labels = np.asarray(train.labels)
+    try:
+        counter.fit([text for texts in train.texts for text in texts])
+    except ValueError:  # the vocabulary is empty
+        return majority(task, train, questions)
+    if len(np.unique(labels)) == 1:
+        return majority(task, train, questions)
+    features = _features(counter, train.texts)
     if task.kind == "regression":
         return Ridge(alpha=3.0).fit(features, labels).predict(_features(counter, questions.texts))
     model = LogisticRegression(C=0.3, max_iter=300)

@@ -30,8 +30,8 @@ PLAYGROUND = PretrainSettings(
     text=(PLAYGROUND_TEXT,),
     playground_tokens=1_000_000,
     vocabulary_size=2000,
-    shape=ShapeSettings(layers=4, hidden=64, heads=8, intermediate=256, positions=128),
-    tokens=2_000_000,
+    shape=ShapeSettings(layers=4, hidden=64, heads=4, intermediate=128, positions=64),
+    tokens=1_500_000,
     # about one document: in sequences of 64 the words that tell each other are found only after many times as long
     length=32,
     batch_size=16,
@@ -72,8 +72,23 @@ def built(name: str, settings: PretrainSettings, cache: Path, progress: Progress
         if not broadcast_object_list(exists)[0]:
             if progress is not None:
                 progress.say(f"building the encoder {name!r} in {folder}")
-            pretrain(settings, folder, cache=cache, accelerator=accelerator, progress=progress, resume=True)
+            with _one_thread():
+                pretrain(settings, folder, cache=cache, accelerator=accelerator, progress=progress, resume=True)
     return folder
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Layers this narrow gain nothing from a second thread, and with one the weights do not depend on the machine's
+    number of cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def resolve_encoder(name_or_path: str | Path, cache: Path = Path(".cache"), progress: Progress | None = None) -> str:

@@ -8,6 +8,7 @@ model/<rule>/     the multi-task models               results.jsonl   every metr
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from mtl_tickets.provenance import commit, device, now, versions
 
 # a stage's checkpoint while it runs; it goes when the stage is done
 CHECKPOINT = "checkpoint.safetensors"
+# where the stages of a restarted run lie while they are deleted
+THROWN_AWAY = ".thrown-away"
 
 StageWork = Callable[[Path], dict[str, Any]]
 
@@ -48,9 +51,8 @@ class RunDirectory:
         """
         with locked(self.path):
             if restart:
-                for item in self.path.iterdir():
-                    if item.name != ".lock":
-                        shutil.rmtree(item) if item.is_dir() else item.unlink()
+                self._throw_away()
+            shutil.rmtree(self.path / THROWN_AWAY, ignore_errors=True)
             if (self.path / "stages").is_dir() and not self.finished and not resume:
                 raise CheckpointError(
                     Problem(
@@ -64,6 +66,17 @@ class RunDirectory:
             if not self.finished:
                 self._write_record(finished=None)
             yield
+
+    def _throw_away(self) -> None:
+        """Stages go at once and before what they say is there: killed at any moment, what is left is a whole run or the
+        leavings of none, never one that seems finished or half done and is not."""
+        (self.path / "record.json").unlink(missing_ok=True)
+        shutil.rmtree(self.path / THROWN_AWAY, ignore_errors=True)
+        if (self.path / "stages").exists():
+            os.replace(self.path / "stages", self.path / THROWN_AWAY)
+        for item in self.path.iterdir():
+            if item.name != ".lock":
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
 
     @property
     def finished(self) -> bool:
@@ -131,7 +144,10 @@ class RunDirectory:
     def _write_record(self, finished: str | None) -> None:
         path = self.path / "record.json"
         old = dict(read_json(path)) if path.exists() else {}  # type: ignore[call-overload]
-        starts = [*old.get("starts", []), now()] if finished is None else old.get("starts", [])
+        if finished is not None:  # where it ran is what it was when it began: a checkout may have moved on
+            write_json(path, {**old, "finished": finished})
+            return
+        starts = [*old.get("starts", []), now()]
         write_json(
             path,
             {
@@ -139,7 +155,7 @@ class RunDirectory:
                 "config": self.config_digest,
                 "seed": self.seed,
                 "starts": starts,
-                "finished": finished,
+                "finished": None,
                 "commit": commit(),
                 "versions": versions(),
                 "device": device(),

@@ -3,7 +3,7 @@ done once and found again after a stop."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +84,16 @@ class Training:
     keep_model: Path | None = None
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """Scores of one task, on the weights that the stage ``trained`` kept."""
+
+    stage: str
+    task: str
+    trained: str
+    settings: ScoreSettings
+
+
 class Workbench:
     """Everything a recipe works with, for one run."""
 
@@ -161,12 +171,21 @@ class Workbench:
         for training in trainings:
             if training not in left:
                 self.progress.advance(self.steps(training.tasks, training.settings))
-        if self.workers > 1 and len(left) > 1:
-            # the longest first, so that no worker is left with one at the end
-            left.sort(key=lambda training: -self.steps(training.tasks, training.settings))
-            side_by_side(self, self.fine_tune, left, self.workers)
+        # the longest first, so that no worker is left with one at the end
+        left.sort(key=lambda training: -self.steps(training.tasks, training.settings))
+        self._each(self.fine_tune, left, len(trainings))
         for training in trainings:  # here a finished stage is only entered into the run's rows
             self.fine_tune(training)
+
+    def score_each(self, scorings: Sequence[Scoring]) -> dict[str, Scores]:
+        """The scores of every task, side by side where the run has workers."""
+        self._each(self.score, [scoring for scoring in scorings if not self.run.is_done(scoring.stage)], len(scorings))
+        return {scoring.task: self.score(scoring) for scoring in scorings}
+
+    def _each(self, verb: Callable[[Any], Any], left: Sequence[Any], all_of_them: int) -> None:
+        # even where only one is left: how it rounds must not depend on where the run was stopped
+        if self.workers > 1 and all_of_them > 1 and left:
+            side_by_side(self, verb, left, self.workers)
 
     def fine_tune(self, training: Training) -> None:
         """Rewinds to θ_0, puts the tickets on, trains, and evaluates every task of the training.
@@ -240,19 +259,20 @@ class Workbench:
     def model_folder(self, name: str) -> Path:
         return self.run.path / "model" / name
 
-    def score(self, stage: str, task: str, trained: str, settings: ScoreSettings) -> Scores:
-        """Scores the weights that stage ``trained`` kept, on the task's training rows."""
+    def score(self, scoring: Scoring) -> Scores:
+        """Scores the weights that stage ``scoring.trained`` kept, on the task's training rows."""
+        stage, task = scoring.stage, scoring.task
         file = self.run.stage_folder(stage) / "scores.safetensors"
 
         def score_stage(folder: Path) -> dict[str, Any]:
             self.progress.stage(stage)
             model = self.start([task]).rewound()
-            model.load_state_dict(load_file(self.run.stage_folder(trained) / "weights.safetensors"))
+            model.load_state_dict(load_file(self.run.stage_folder(scoring.trained) / "weights.safetensors"))
             scores = score_tasks(
                 model,
                 self.space,
                 {task: self.data[task].train},
-                settings,
+                scoring.settings,
                 self.accelerator,
                 pad_id=self.tokenizer.pad_token_id,
                 seed=derived_seed(self.seed, "score", task),

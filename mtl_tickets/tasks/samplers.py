@@ -36,7 +36,7 @@ class Sampler(Settings):
         """Examples of each task in one epoch; they add up to the number of all rows.
 
         Without ``oversample`` that is every row once; with it, shares go by weight (largest remainders round up) and
-        no task gets less than one row.
+        no task gets less than one row, even where that makes the sum a little larger.
         """
         if not self.oversample:
             return dict(rows)

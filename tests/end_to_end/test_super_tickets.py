@@ -207,6 +207,19 @@ def test_two_processes_do_not_write_one_run(world, tmp_path):
         run_experiment(loaded, progress=Meddler())
 
 
+def test_a_sharing_rule_that_cannot_work_is_refused_before_training(world, tmp_path):
+    loaded = load_experiment(world, [f"output={tmp_path}", "recipe.sharing=[{kind: majority, k: 4}]"])
+    with pytest.raises(InputError, match="only 3 tasks"):
+        run_experiment(loaded)
+    assert not list(tmp_path.rglob("stages"))
+
+
+def test_one_process_runs_experiments_of_several_precisions(world, tmp_path):
+    for precision in ("no", "bf16", "no"):
+        overrides = [f"output={tmp_path}", f"mixed_precision='{precision}'", "recipe.train.epochs=1"]
+        run_experiment(load_experiment(world, overrides), to="single")
+
+
 def test_bad_data_is_refused_before_training(world, tmp_path):
     # the second of two faults would otherwise show after the first task was trained
     folder = tmp_path / "world"

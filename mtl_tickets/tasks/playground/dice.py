@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Dice:
 
     def weighted(self, items: dict[T, float]) -> T:
         """A key, drawn in proportion to its value. Keys count in the order in which they were entered."""
-        left = self._random.random() * sum(items.values())
+        left = self._random.random() * _added(items.values())
         for item, weight in items.items():
             left -= weight
             if left < 0:
@@ -53,4 +53,12 @@ class Dice:
 
         No logarithm or sine is taken, so the last bit does not depend on the platform's mathematics library.
         """
-        return sum(self._random.random() for _ in range(12)) - 6.0
+        return _added(self._random.random() for _ in range(12)) - 6.0
+
+
+def _added(numbers: Iterable[float]) -> float:
+    """From left to right. The built-in ``sum`` rounds floats differently from Python 3.12 on."""
+    total = 0.0
+    for number in numbers:
+        total += number
+    return total

@@ -7,6 +7,7 @@ are therefore paraphrases, and two facts can be compared without looking at text
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mtl_tickets.tasks.playground import lexicon
 from mtl_tickets.tasks.playground.dice import Dice
@@ -43,8 +44,8 @@ class Fact:
     manner: str | None = None
     negated: bool = False
 
-    def but(self, **changes: object) -> Fact:
-        return replace(self, **changes)  # type: ignore[arg-type]
+    def but(self, **changes: Any) -> Fact:
+        return replace(self, **changes)
 
     def swapped(self) -> Fact:
         """The fact with the roles exchanged: the doer becomes the one it is done to."""
@@ -121,6 +122,19 @@ def question(fact: Fact, asked: str, dice: Dice) -> Said:
             *_predicate(fact, dice),
         ]
     return [(asked, "ask"), (does, "aux"), *subject, *tail]
+
+
+def told_by_question(fact: Fact, asked: str) -> tuple[object, ...]:
+    """What a question says about ``fact``: questions for which this is equal are the same in other words."""
+    around = (fact.place, fact.time, fact.manner) if asked in ("whether", "who", "what") else ()
+    thing: Phrase | None = fact.object
+    if asked == "what":
+        thing = None
+    elif asked == "how many":
+        thing = replace(fact.object, count="many")
+    elif asked == "what color":
+        thing = replace(fact.object, color=None)
+    return asked, None if asked == "who" else fact.subject, fact.verb, thing, around
 
 
 def askable(fact: Fact) -> list[str]:

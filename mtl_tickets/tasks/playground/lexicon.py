@@ -50,64 +50,22 @@ NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight")
 SINGULAR = ("the", "a", "this")
 PLURAL = ("these", "some", "many", *NUMBERS)
 
-ASPECTS = tuple(
-    [
-        "movie",
-        "film",
-        "story",
-        "plot",
-        "acting",
-        "music",
-        "ending",
-        "script",
-        "cast",
-        "scene",
-        "novel",
-        "song",
-        "concert",
-        "show",
-    ]
-)
-PRAISE = tuple(
-    [
-        "good",
-        "great",
-        "lovely",
-        "superb",
-        "brilliant",
-        "charming",
-        "funny",
-        "fresh",
-        "witty",
-        "warm",
-        "clever",
-        "touching",
-        "vivid",
-        "rich",
-    ]
-)
-BLAME = tuple(
-    [
-        "bad",
-        "awful",
-        "poor",
-        "terrible",
-        "dull",
-        "boring",
-        "weak",
-        "silly",
-        "stale",
-        "clumsy",
-        "lifeless",
-        "tedious",
-        "shallow",
-        "messy",
-    ]
-)
-DEGREES = tuple(["very", "really", "truly", "quite", "rather", "so"])
-VIEWERS = tuple(["i", "we", "critics", "viewers"])
-LOVE = tuple(["love", "adore", "admire", "praise", "recommend"])
-LOATHE = tuple(["loathe", "detest", "regret", "avoid", "mock"])
+ASPECTS = (
+    "movie", "film", "story", "plot", "acting", "music", "ending",
+    "script", "cast", "scene", "novel", "song", "concert", "show",
+)  # fmt: skip
+PRAISE = (
+    "good", "great", "lovely", "superb", "brilliant", "charming", "funny",
+    "fresh", "witty", "warm", "clever", "touching", "vivid", "rich",
+)  # fmt: skip
+BLAME = (
+    "bad", "awful", "poor", "terrible", "dull", "boring", "weak",
+    "silly", "stale", "clumsy", "lifeless", "tedious", "shallow", "messy",
+)  # fmt: skip
+DEGREES = ("very", "really", "truly", "quite", "rather", "so")
+VIEWERS = ("i", "we", "critics", "viewers")
+LOVE = ("love", "adore", "admire", "praise", "recommend")
+LOATHE = ("loathe", "detest", "regret", "avoid", "mock")
 
 _PLURALS = {"person": "people", "wolf": "wolves", "scarf": "scarves"}
 _PARTICIPLES = {
@@ -129,7 +87,7 @@ class Concept:
 
 def _taxonomy(table: str, opposites: str = "") -> dict[str, Concept]:
     pairs = opposites.split()
-    opposite = {a: b for a, b in zip(pairs[::2], pairs[1::2], strict=True)}
+    opposite = dict(zip(pairs[::2], pairs[1::2], strict=True))
     opposite |= {b: a for a, b in opposite.items()}
     concepts: dict[str, Concept] = {}
     for line in table.strip().splitlines():

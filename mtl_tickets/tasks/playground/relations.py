@@ -18,11 +18,14 @@ Edit = Callable[[Fact, Dice], Fact | None]
 
 def edited(fact: Fact, edits: Sequence[Edit], dice: Dice, times: int = 1) -> Fact | None:
     """``fact`` after ``times`` different applicable edits; None where fewer apply."""
+    before = {fact}
     for edit in dice.shuffled(edits):
         if times == 0:
             break
         after = edit(fact, dice)
-        if after is not None and after != fact:
+        # one edit may undo another
+        if after is not None and after not in before:
+            before.add(after)
             fact, times = after, times - 1
     return fact if times == 0 else None
 
@@ -107,7 +110,8 @@ def other_object(fact: Fact, dice: Dice) -> Fact | None:
 
 
 def other_verb(fact: Fact, dice: Dice) -> Fact | None:
-    return fact.but(verb=some_fact(dice).verb)
+    verb = some_fact(dice).verb
+    return fact.but(verb=verb) if verb != lexicon.VERBS[fact.verb].opposite else None
 
 
 def add_circumstance(fact: Fact, dice: Dice) -> Fact | None:
@@ -128,14 +132,17 @@ FOLLOWS: tuple[Edit, ...] = (
     generalise_subject, generalise_object, generalise_verb, generalise_place,
     forget_circumstance, forget_quality, forget_number,
 )  # fmt: skip
-EXCLUDED: tuple[Edit, ...] = (negate, negate, opposite_verb, opposite_quality, other_color, other_number)
+OPPOSED: tuple[Edit, ...] = (opposite_verb, opposite_quality, other_color, other_number)
+# twice: ``not`` is the commonest way to contradict
+EXCLUDED: tuple[Edit, ...] = (negate, negate, *OPPOSED)
 OPEN: tuple[Edit, ...] = (other_subject, other_object, other_verb, add_circumstance, add_quality)
 # what changes who, what is done, or to what
 TOPIC: tuple[Edit, ...] = (other_subject, other_object, other_verb)
-# what changes everything but those three
+# what changes everything but those three; ``negate`` stands first
 DETAIL: tuple[Edit, ...] = (
     negate, opposite_quality, other_color, other_number, forget_circumstance, forget_quality, add_circumstance,
 )  # fmt: skip
+ANYTHING: tuple[Edit, ...] = (*TOPIC, *TOPIC, *FOLLOWS, *DETAIL)
 
 
 def _with_noun(fact: Fact, side: str, nouns: Sequence[str], dice: Dice) -> Fact | None:

@@ -1,0 +1,67 @@
+"""check_files: facts of what is right, all problems of what is not."""
+
+import pytest
+
+from mtl_tickets.checking import check_files
+from mtl_tickets.errors import InputError
+from tests.end_to_end.world import write_world
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_world(tmp_path)
+    return tmp_path
+
+
+def test_an_experiment_and_a_task_are_told_apart_by_their_keys(world):
+    kinds = [item.kind for item in check_files(["small.yaml", "same.yaml"], data=False)]
+    assert kinds == ["experiment", "task"]
+
+
+def test_an_experiment_reads_the_splits_its_run_reads(world):
+    (item,) = check_files(["small.yaml"])
+    assert [(split["task"], split["split"]) for split in item.splits] == [
+        (task, split) for task in ("feelings", "likeness", "same") for split in ("train", "dev")
+    ]
+    assert [split["rows"] for split in item.splits] == [90, 30, 60, 24, 40, 24]
+    assert all(split["lengths"]["max"] <= 24 for split in item.splits)
+
+
+def test_label_counts_agree_with_and_without_an_encoder(world):
+    plain, measured = (check_files(["feelings.yaml"], encoder=encoder)[0] for encoder in (None, "encoder"))
+    assert [s["labels"] for s in plain.splits] == [s["labels"] for s in measured.splits]
+    assert sum(plain.splits[0]["labels"].values()) == plain.splits[0]["rows"]
+    assert all("tokens" in s["sample"] for s in measured.splits)
+
+
+def test_bad_rows_of_several_tasks_are_reported_together(world):
+    names = ("feelings-train.tsv", "same-train.csv")
+    for name in names:
+        with open(world / name, "a", encoding="utf-8") as file:
+            file.write("one column\n")
+    with pytest.raises(InputError) as error:
+        check_files(["small.yaml"])
+    assert {p.file.rpartition("/")[2] for p in error.value.problems} == set(names)
+    assert check_files(["small.yaml"], data=False)[0].splits == []
+
+
+def test_problems_of_all_files_come_at_once(world):
+    (world / "a.yaml").write_text("recipe: super_tikcets\ntasks: [feelings]\nname: a\n", encoding="utf-8")
+    (world / "b.yaml").write_text("name: b\nlabels: [x, y]\nmetrics: [acuracy]\n", encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        check_files(["a.yaml", "b.yaml", "c.yaml"], data=False)
+    assert {p.file for p in error.value.problems} >= {"a.yaml", "b.yaml", "c.yaml"}
+
+
+def test_shipped_experiments_and_tasks_have_no_problem():
+    from mtl_tickets.tasks.spec import shipped_tasks, task_config_folder
+
+    experiments = sorted((task_config_folder() / "experiments").glob("*.yaml"))
+    checked = check_files([*experiments, *shipped_tasks()], data=False)
+    assert len(checked) == len(experiments) + len(shipped_tasks())
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(InputError, match="'mrpc'"):
+        check_files(["mprc"])
