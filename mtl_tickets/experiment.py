@@ -260,7 +260,8 @@ def open_workbench(loaded: Loaded, run: RunDirectory, progress: Progress, to: st
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    from mtl_tickets.model.store import load_tokenizer
+    from mtl_tickets.model.anatomy import longest_input
+    from mtl_tickets.model.encoders import load_tokenizer, read_config
     from mtl_tickets.pretraining.encoders import resolve_encoder
 
     experiment = loaded.experiment
@@ -271,6 +272,7 @@ def open_workbench(loaded: Loaded, run: RunDirectory, progress: Progress, to: st
     accelerator = Accelerator(mixed_precision=experiment.mixed_precision)
     encoder = str(resolve_encoder(experiment.encoder.name, experiment.cache, progress))
     tokenizer = load_tokenizer(encoder)
+    _check_lengths(loaded, longest_input(read_config(encoder)))
     recipe = experiment.recipe
     data = {
         name: TaskData(
@@ -314,6 +316,19 @@ def open_workbench(loaded: Loaded, run: RunDirectory, progress: Progress, to: st
 def _workers(workers: int, accelerator: Accelerator) -> int:
     """Side by side is for CPUs: an accelerator is filled by one training, and a launcher brings its own processes."""
     return workers if accelerator.device.type == "cpu" and accelerator.num_processes == 1 else 1
+
+
+def _check_lengths(loaded: Loaded, longest: int) -> None:
+    """A row longer than the encoder's positions would end in an index error in the middle of a training."""
+    asked = {"encoder.max_length": loaded.experiment.encoder.max_length}
+    asked |= {f"task {name}: max_length": spec.max_length for name, spec in loaded.tasks.items() if spec.max_length}
+    problems = [
+        Problem(f"must not exceed the {longest} positions of the encoder", file=loaded.file, place=place, found=length)
+        for place, length in asked.items()
+        if length > longest
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _check_precision(precision: str) -> None:

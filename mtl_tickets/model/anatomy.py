@@ -161,6 +161,11 @@ class Dimensions:
         return self.hidden // self.heads
 
 
+def longest_input(config: PretrainedConfig) -> int:
+    """Tokens that the encoder has positions for. RoBERTa and its like count positions from the padding id on."""
+    return config.max_position_embeddings - (config.pad_token_id + 1 if "roberta" in config.model_type else 0)
+
+
 def dimensions_of(config: PretrainedConfig) -> Dimensions:
     """Reads the sizes; :class:`UnsupportedEncoder` where the heads do not divide the width."""
     sizes = Dimensions(

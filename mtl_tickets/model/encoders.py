@@ -30,13 +30,8 @@ def load_encoder(name_or_path: str | Path, attention: str = "sdpa", seed: int = 
     where it lacks anything but the pooler or has other shapes.
     """
     source = str(name_or_path)
-    hint = "" if Path(source).exists() else "there is no such folder here; is the name right, the hub reachable?"
-    with (
-        read_by_transformers("must be a pretrained encoder, a folder or a name on the hub", source, hint),
-        torch.random.fork_rng(devices=[]),
-    ):
-        config = AutoConfig.from_pretrained(source)
-        anatomy_of(config)
+    config = read_config(source)
+    with _reading_encoder(source), torch.random.fork_rng(devices=[]):
         encoder, info = AutoModel.from_pretrained(
             source, config=config, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
         )
@@ -50,6 +45,21 @@ def load_encoder(name_or_path: str | Path, attention: str = "sdpa", seed: int = 
     if any(name.startswith("pooler.") for name in info["missing_keys"]):
         draw_linear(encoder.pooler.dense, initializer_range(config), seed, "pooler")
     return encoder
+
+
+def read_config(name_or_path: str | Path) -> PretrainedConfig:
+    """The configuration of a pretrained encoder; :class:`CheckpointError` where there is none,
+    :class:`UnsupportedEncoder` for another architecture."""
+    source = str(name_or_path)
+    with _reading_encoder(source):
+        config = AutoConfig.from_pretrained(source)
+        anatomy_of(config)
+    return config
+
+
+def _reading_encoder(source: str) -> contextlib.AbstractContextManager[None]:
+    hint = "" if Path(source).exists() else "there is no such folder here; is the name right, the hub reachable?"
+    return read_by_transformers("must be a pretrained encoder, a folder or a name on the hub", source, hint)
 
 
 def random_encoder(config: PretrainedConfig, attention: str = "sdpa", seed: int = 0) -> nn.Module:

@@ -10,6 +10,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
 from mtl_tickets.errors import CheckpointError, InputError, Problem
 from mtl_tickets.files import folder_written_whole
+from mtl_tickets.model.anatomy import longest_input
 from mtl_tickets.model.encoders import load_tokenizer, quiet_transformers
 from mtl_tickets.pretraining.settings import PretrainSettings
 from mtl_tickets.pretraining.text import Source, plain_lines
@@ -72,8 +73,7 @@ def first_network(settings: PretrainSettings, tokenizer: Any, progress: Progress
     if missing:
         progress.say(f"{settings.start} has no masked-language head: a new one is trained")
     config = network.config
-    # RoBERTa and its like count positions from the padding id on
-    longest = config.max_position_embeddings - (config.pad_token_id + 1 if "roberta" in config.model_type else 0)
+    longest = longest_input(config)
     if settings.length > longest:
         raise InputError(
             Problem(

@@ -261,3 +261,8 @@ def test_reference_compat_runs_and_chooses_on_dev(world, tmp_path):
             on_dev = one(rows, stage=stage, task=task, split="dev", metric="score")
             chosen_on = one(rows, stage=stage, task=task, split="selection", metric="score")
             assert (on_dev.value, on_dev.n) == (chosen_on.value, chosen_on.n)
+
+
+def test_rows_longer_than_the_encoder_s_positions_are_refused_first(world, tmp_path):
+    with pytest.raises(InputError, match=r"encoder.max_length: must not exceed the 32 positions"):
+        run_experiment(load_experiment(world, [f"output={tmp_path}", "encoder.max_length=33"]))
