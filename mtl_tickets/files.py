@@ -9,8 +9,10 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from mtl_tickets.errors import CheckpointError, Problem
 
@@ -106,24 +108,33 @@ def file_digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Holds ``folder/.lock`` for this process; a :class:`CheckpointError` where another process holds it.
 
     The operating system drops the lock when the process ends, however it ends, so a killed run leaves nothing behind.
+    ``patience``: seconds to wait for it; the workers of a killed process take a moment to see that it is gone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise CheckpointError(
-                Problem("only one process may write a run", file=str(folder), found=f"held by process {lock.read()}")
-            ) from None
+        give_up = time.monotonic() + patience
+        while not _took(lock):
+            if time.monotonic() >= give_up:
+                lock.seek(0)
+                holder = f"held by process {lock.read()}"
+                raise CheckpointError(Problem("only one process may write a run", file=str(folder), found=holder))
+            time.sleep(0.1)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _took(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -49,7 +49,7 @@ class RunDirectory:
 
         An unfinished run is only gone on with where ``resume`` says so, and thrown away where ``restart`` does.
         """
-        with locked(self.path):
+        with locked(self.path, patience=10.0):
             if restart:
                 self._throw_away()
             shutil.rmtree(self.path / THROWN_AWAY, ignore_errors=True)

@@ -109,7 +109,6 @@ def test_side_by_side_killed_and_resumed(world, finished, tmp_path):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     assert in_a_process(world, tmp_path, KilledOnceUnderWay(), "workers=2") == -signal.SIGKILL
-    time.sleep(1)  # the workers see that their parent is gone
     assert in_a_process(world, tmp_path, Silent(), "workers=2") == 0
     (folder,) = tmp_path.glob("*/seed-1")
     assert results(folder) == results(finished.path)
