@@ -1,11 +1,14 @@
 """config -> recipe -> run directories: one a seed, in one folder named by the configuration.
 
 The folder's name is the experiment's name and a hash of the settings that differ from their defaults; a new option
-with a default renames no old run. What does not change the numbers (where output goes, which seeds) is not hashed.
+with a default renames no old run. What does not change the numbers (where output goes, which seeds, where data lies)
+is not hashed. What the data and the encoder hold is not known before they are read: the run directory keeps keys of
+it, and refuses to go on with other content.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
-from mtl_tickets.errors import ConfigError, InputError, Problem, nearest
+from mtl_tickets.errors import ConfigError, DataError, InputError, Problem, nearest
 from mtl_tickets.evaluation.records import read_rows
 from mtl_tickets.files import digest
 from mtl_tickets.progress import Progress, Silent
@@ -23,6 +26,8 @@ from mtl_tickets.recipes.workbench import EncoderSettings, StoppedAfter, Workben
 from mtl_tickets.settings import Document, Settings, one_of, problems_of, read_yaml
 from mtl_tickets.tasks.data import LimitSettings, TaskData
 from mtl_tickets.tasks.sources import DataSettings
+from mtl_tickets.tasks.sources.base import Source
+from mtl_tickets.tasks.sources.rows import choose_source
 from mtl_tickets.tasks.spec import TaskSpec, load_task, task_config_folder
 
 if TYPE_CHECKING:
@@ -31,6 +36,15 @@ if TYPE_CHECKING:
     AnyRecipe = Any  # mypy cannot follow a union made from a registry
 else:
     AnyRecipe = one_of(RECIPES)
+
+
+# settings that change no number: how a run is done and described, and where it finds and leaves things
+UNDECIDING: dict[str, Any] = {
+    **dict.fromkeys(("seeds", "output", "cache", "description", "workers"), True),
+    "tasks": True,  # names or paths of files: what the files say decides
+    "data": {"source", "root", "hub_cache", "per_task"},  # what is read decides, see Loaded.sources
+    "recipe": {"train": {"checkpoint_seconds"}},
+}
 
 
 class Experiment(Settings):
@@ -63,6 +77,10 @@ class Experiment(Settings):
             raise ValueError("each seed may stand only once")
         return seeds
 
+    def deciding(self) -> dict[str, Any]:
+        """The settings that differ from their defaults and can change a number."""
+        return _without_empty(self.model_dump(mode="json", exclude_defaults=True, exclude=UNDECIDING))
+
 
 @dataclass
 class Loaded:
@@ -75,14 +93,56 @@ class Loaded:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        left_out = {"seeds", "output", "cache", "description", "workers"}
-        settings = {key: value for key, value in self.experiment.non_defaults().items() if key not in left_out}
-        specs = {name: spec.non_defaults() for name, spec in self.tasks.items()}
-        self.digest = digest([settings, specs], length=10)
+        not_hashed = {"description", "sources", "default_source"}
+        tasks = [
+            {
+                **spec.model_dump(mode="json", exclude_defaults=True, exclude=not_hashed),
+                "sources": {
+                    split: source.model_dump(mode="json", exclude_defaults=True, exclude={"root"})
+                    for split, source in self.sources(spec).items()
+                },
+            }
+            for spec in self.tasks.values()
+        ]
+        self.digest = digest([self.experiment.deciding(), tasks], length=10)
+
+    def sources(self, spec: TaskSpec) -> dict[str, Source]:
+        """Where each split that a run reads comes from. A split that no source has is left out: reading says so."""
+        found = {}
+        for split in [*(["train"] if spec.head is None else []), *spec.dev_splits]:
+            with contextlib.suppress(DataError):
+                _, found[split] = choose_source(spec, split, self.experiment.data.of_task(spec.name))
+        return found
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """The folders that the encoder and the data lie in; what is in them decides, not where they are."""
+        data, encoder = self.experiment.data, Path(self.experiment.encoder.name)
+        roots = {}
+        for name, spec in self.tasks.items():
+            given = data.of_task(name).root
+            roots[name] = {
+                split: _absolute(given or getattr(source, "root", None)) for split, source in self.sources(spec).items()
+            }
+        return {
+            "encoder": _absolute(encoder if encoder.is_dir() else None),
+            "hub_cache": _absolute(data.hub_cache),
+            "data": roots,
+        }
 
     @property
     def folder(self) -> Path:
         return self.experiment.output / f"{self.experiment.name}-{self.digest}"
+
+
+def _without_empty(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of which nothing is left are as good as not there."""
+    inner = {key: _without_empty(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    return {key: value for key, value in inner.items() if value != {}}
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
 
 
 def shipped_experiments() -> list[str]:
@@ -222,7 +282,8 @@ def run_experiment(
     """Runs the recipe for every seed, one after the other; a finished run is not run again.
 
     Raises :class:`InputError` for an unknown stage, data that breaks a rule (before any training), an encoder that is
-    not supported, and a stopped run that neither ``resume`` nor ``restart`` was given for.
+    not supported, a stopped run that neither ``resume`` nor ``restart`` was given for, and a run that was made from
+    other data. A finished run whose encoder and data lie where they lay is believed unread.
     """
     experiment = loaded.experiment
     progress = progress or Silent()
@@ -237,6 +298,8 @@ def run_experiment(
             finished = run.finished
             if not finished:
                 finished = _run_recipe(loaded, run, to, progress)
+            elif run.began_elsewhere(loaded.places):
+                run.keep_inputs(open_workbench(loaded, run, progress).inputs(), loaded.places)
         rows = [row.to_json() for row in read_rows(run.path / "results.jsonl")]
         summaries.append(RunSummary(run.path, seed, finished, rows))
     return summaries
@@ -245,6 +308,7 @@ def run_experiment(
 def _run_recipe(loaded: Loaded, run: RunDirectory, to: str | None, progress: Progress) -> bool:
     experiment = loaded.experiment
     bench = open_workbench(loaded, run, progress, to)
+    run.keep_inputs(bench.inputs(), loaded.places)
     progress.begin(run.name, experiment.recipe.steps(bench))
     try:
         experiment.recipe.run(bench)

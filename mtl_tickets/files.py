@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -66,6 +67,24 @@ def recover_folder(path: Path) -> None:
     old = path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():
         os.replace(old, path)
+
+
+# what the two above name their temporary files and folders
+_PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
+
+
+def sweep_parts(folder: Path) -> None:
+    """Deletes what writers that were killed left below ``folder``: half-written files and folders of this module.
+
+    Only for the holder of the folder's lock: what another process is writing would go, too.
+    """
+    for path in list(folder.rglob(".*.part")):
+        if not _PART.fullmatch(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

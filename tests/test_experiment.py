@@ -78,6 +78,21 @@ def test_mistakes_are_placed(tmp_path, changes, place):
     assert any(f": {place} (line" in text for text in problems(write(tmp_path, **changes)))
 
 
+TOKENS = {"train": {"batches": {"tokens": 500}}, "per_task": {"rte": {"batch_size": 8}, "mrpc": {"batch_size": 9}}}
+
+
+def test_a_batch_size_that_a_token_budget_replaces_is_refused(tmp_path):
+    recipe = {**RECIPE, **TOKENS, "multi": {"batch_size": 64}}
+    found = problems(write(tmp_path, recipe=recipe))
+    assert len(found) == 3
+    for place in ("per_task.rte", "per_task.mrpc", "multi"):
+        (text,) = [text for text in found if f": recipe.{place}.batch_size (line" in text]
+        assert "train.batches.tokens (500)" in text
+    # other changes are no contradiction, and fixed batches have a size and no budget
+    load_experiment(write(tmp_path, recipe={**RECIPE, "train": TOKENS["train"], "multi": {"epochs": 1}}))
+    load_experiment(write(tmp_path, recipe={**recipe, "compat": {"fixed_batches": True}}))
+
+
 def test_an_unread_task_is_reported_once(tmp_path):
     changes = {"tasks": ["rte", "mnil", "hans"], "recipe": {**RECIPE, "per_task": {"mnil": {"epochs": 3}}}}
     (text,) = problems(write(tmp_path, **changes))
@@ -106,29 +121,73 @@ def test_the_folder_is_named_by_what_changes_numbers(tmp_path):
     assert plain == digest(seeds=[7, 8], output="elsewhere", cache="there", description="words")
     # a default written out is still the default
     assert plain == digest("recipe.train.epochs=3")
+    assert plain == digest("recipe.train.checkpoint_seconds=1")
     others = [
         digest("recipe.train.epochs=4"),
         digest(tasks=["rte"]),
+        digest(tasks=["mrpc", "rte"]),
         digest(recipe={**RECIPE, "sharing": ["own"]}),
         digest(recipe={**RECIPE, "sharing": ["union"]}),
         digest(recipe={**RECIPE, "compat": "reference"}),
         digest(limit={"train": 5}),
     ]
-    assert len({plain, *others}) == 7
+    assert len({plain, *others}) == 8
+
+
+FILES = {"kind": "files", "text": ["t"], "label": "l", "splits": {"train": "a.csv", "dev": "b.csv"}}
+TONE = {
+    "name": "tone",
+    "labels": ["calm", "angry"],
+    "metrics": ["accuracy"],
+    "splits": {"train": "labelled", "dev": "labelled"},
+    "sources": {"files": FILES},
+}
+
+
+def loaded_with(folder, task=TONE, **changes):
+    (folder / "tone.yaml").write_text(yaml.safe_dump(task))
+    return load_experiment(write(folder, **{"tasks": ["tone"], **changes}))
+
+
+def test_where_files_lie_and_how_they_are_described_names_no_folder(tmp_path):
+    plain = loaded_with(tmp_path)
+    (tmp_path / "moved").mkdir()
+    others = [
+        loaded_with(tmp_path / "moved"),
+        loaded_with(tmp_path, {**TONE, "description": "words"}),
+        loaded_with(tmp_path, tasks=[str(tmp_path / "tone.yaml")]),
+        loaded_with(tmp_path, data={"root": str(tmp_path / "data")}),
+        loaded_with(tmp_path, data={"per_task": {"tone": {"root": str(tmp_path), "source": "files"}}}),
+        loaded_with(tmp_path, {**TONE, "sources": {"files": {**FILES, "root": str(tmp_path / "data")}}}),
+        # a source that is not read
+        loaded_with(tmp_path, {**TONE, "sources": {"files": FILES, "more": {**FILES, "folder": "more"}}}),
+    ]
+    assert {other.digest for other in others} == {plain.digest}
+    # but the run directory is told
+    assert len({str(other.places) for other in (plain, others[0], others[3])}) == 3
+
+
+def test_what_is_read_names_the_folder(tmp_path):
+    two = {"files": FILES, "more": {**FILES, "folder": "more"}}
+    loaded = [
+        loaded_with(tmp_path),
+        loaded_with(tmp_path, {**TONE, "sources": two}, data={"source": "more"}),
+        loaded_with(tmp_path, {**TONE, "sources": {"files": {**FILES, "label": "m"}}}),
+        loaded_with(tmp_path, {**TONE, "sources": {"files": {**FILES, "splits": {"train": "c.csv", "dev": "b.csv"}}}}),
+        loaded_with(tmp_path, {**TONE, "labels": ["angry", "calm"]}),
+        loaded_with(tmp_path, {**TONE, "version": 2}),
+    ]
+    assert len({one.digest for one in loaded}) == len(loaded)
+
+
+def test_a_root_that_changes_which_source_is_read_names_the_folder(tmp_path):
+    without, given = (load_experiment(write(tmp_path), overrides) for overrides in ((), [f"data.root={tmp_path}"]))
+    assert without.tasks["rte"].default_source == "hub"
+    assert without.digest != given.digest
 
 
 def test_a_task_file_beside_the_experiment_is_found(tmp_path):
-    task = {
-        "name": "tone",
-        "labels": ["calm", "angry"],
-        "metrics": ["accuracy"],
-        "splits": {"train": "labelled", "dev": "labelled"},
-        "sources": {
-            "files": {"kind": "files", "text": ["t"], "label": "l", "splits": {"train": "a.csv", "dev": "b.csv"}}
-        },
-    }
-    (tmp_path / "tone.yaml").write_text(yaml.safe_dump(task))
-    loaded = load_experiment(write(tmp_path, tasks=["tone", "rte"]))
+    loaded = loaded_with(tmp_path, tasks=["tone", "rte"])
     assert list(loaded.tasks) == ["tone", "rte"]
 
 

@@ -15,6 +15,7 @@ from mtl_tickets.files import (
     locked,
     read_json,
     recover_folder,
+    sweep_parts,
     write_json,
     write_jsonl,
     written_whole,
@@ -98,6 +99,31 @@ def test_the_copy_set_aside_survives_until_a_new_folder_is_whole(tmp_path):
     with folder_written_whole(tmp_path / "model"):
         pass
     assert os.listdir(tmp_path) == ["model"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from mtl_tickets import files
+with getattr(files, sys.argv[1])(Path(sys.argv[2])) as part:
+    if part.is_dir():
+        (part / "weights").write_text("half")
+    os._exit(9)
+"""
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path):
+    theirs = [".part", "notes.part", ".notes.part", ".notes.abcdefg.part", ".notes.ABCDEFGH.part", "a.abcdefgh.part"]
+    (tmp_path / "deep").mkdir()
+    for name in theirs:
+        (tmp_path / "deep" / name).write_text("not ours")
+    before = sorted(tmp_path.rglob("*"))
+    for writer, name in (("written_whole", "deep/c.safetensors"), ("folder_written_whole", "deep/model")):
+        done = subprocess.run([sys.executable, "-c", KILLED, writer, tmp_path / name], check=False)
+        assert done.returncode == 9
+    assert len(sorted(tmp_path.rglob("*"))) == len(before) + 3
+    sweep_parts(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_json_round_trip_is_exact(tmp_path):

@@ -1,6 +1,7 @@
 """One run on disk: stages that are done once, rows, and a record of where the numbers came from.
 
 config.yaml       the experiment, resolved            record.json     commit, versions, device, seed, times
+inputs.json       what the encoder and the data held  .lock           held by the process that writes
 stages/<stage>/   done.json and what the stage kept   tickets/        one safetensors file a task and rule
 model/<rule>/     the multi-task models               results.jsonl   every metric row     log.txt
 """
@@ -11,7 +12,8 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import yaml
 
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.evaluation.records import Row
-from mtl_tickets.files import locked, read_json, write_json, write_jsonl, write_text
+from mtl_tickets.files import locked, read_json, sweep_parts, write_json, write_jsonl, write_text
 from mtl_tickets.provenance import commit, device, now, versions
 
 # a stage's checkpoint while it runs; it goes when the stage is done
@@ -28,6 +30,15 @@ CHECKPOINT = "checkpoint.safetensors"
 THROWN_AWAY = ".thrown-away"
 
 StageWork = Callable[[Path], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Input:
+    """What stages are made from, for people (``name`` and ``file``) and as ``key``, a hash of its content."""
+
+    name: str
+    file: str
+    key: str
 
 
 class RunDirectory:
@@ -53,6 +64,7 @@ class RunDirectory:
             if restart:
                 self._throw_away()
             shutil.rmtree(self.path / THROWN_AWAY, ignore_errors=True)
+            sweep_parts(self.path)
             if (self.path / "stages").is_dir() and not self.finished and not resume:
                 raise CheckpointError(
                     Problem(
@@ -62,7 +74,7 @@ class RunDirectory:
                     )
                 )
             if not (self.path / "config.yaml").exists():
-                write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+                self._write_config()
             if not self.finished:
                 self._write_record(finished=None)
             yield
@@ -82,6 +94,45 @@ class RunDirectory:
     def finished(self) -> bool:
         record = self.path / "record.json"
         return record.exists() and bool(dict(read_json(record)).get("finished"))  # type: ignore[call-overload]
+
+    def began_elsewhere(self, places: dict[str, Any]) -> bool:
+        """Whether the run was made from files that lay in other places than these."""
+        path = self.path / "inputs.json"
+        return path.exists() and dict(read_json(path))["places"] != places  # type: ignore[call-overload]
+
+    def keep_inputs(self, inputs: Sequence[Input], places: dict[str, Any]) -> None:
+        """Keeps what the run is made from; once a stage has used it, other content is refused.
+
+        ``places`` are the folders it lies in, which may change as long as the content does not. Raises
+        :class:`CheckpointError` with every input that is not what it was.
+        """
+        path = self.path / "inputs.json"
+        now_kept = {"places": places, "inputs": {i.name: {"file": i.file, "key": i.key} for i in inputs}}
+        kept = dict(read_json(path)) if path.exists() else now_kept  # type: ignore[call-overload]
+        if self._has_begun():
+            changed = [i for i in inputs if kept["inputs"].get(i.name, {}).get("key") != i.key]
+            if changed:
+                raise CheckpointError(
+                    [
+                        Problem(
+                            "must hold what it held when this run began",
+                            file=i.file,
+                            place=i.name,
+                            hint=f"--restart throws {self.path} away and starts over; "
+                            "to keep that run, give the experiment another name",
+                        )
+                        for i in changed
+                    ]
+                )
+        if not path.exists() or kept != now_kept:
+            self._write_config()  # it says where the inputs lie
+            write_json(path, now_kept)
+
+    def _has_begun(self) -> bool:
+        return any(item.is_file() for item in (self.path / "stages").rglob("*"))
+
+    def _write_config(self) -> None:
+        write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
 
     def stage_folder(self, stage: str) -> Path:
         return self.path / "stages" / stage
@@ -119,21 +170,23 @@ class RunDirectory:
         row = Row(self.name, stage, task, split, metric, float(value), n, self.seed, step, self.config_digest)
         return row.to_json()
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows of the stages visited so far, in the order of the recipe."""
-        rows: list[dict[str, Any]] = []
-        for stage in dict.fromkeys(self._stages):
-            if self.is_done(stage):
-                rows += self.result(stage).get("rows", [])
-        return rows
+    def rows(self, all_done: bool = True) -> list[dict[str, Any]]:
+        """All rows of the stages visited so far, in the order of the recipe; with ``all_done`` also those of stages
+        that were done before and are not reached yet, or not at all with ``--to``."""
+        stages = [stage for stage in dict.fromkeys(self._stages) if self.is_done(stage)]
+        if all_done:
+            root = self.path / "stages"
+            done = sorted(file.parent.relative_to(root).as_posix() for file in root.rglob("done.json"))
+            stages += [stage for stage in done if stage not in self._stages]
+        return [row for stage in stages for row in self.result(stage).get("rows", [])]
 
-    def write_results(self) -> None:
+    def write_results(self, all_done: bool = True) -> None:
         if self.only_stages:
             return
-        write_jsonl(self.path / "results.jsonl", self.rows())
+        write_jsonl(self.path / "results.jsonl", self.rows(all_done))
 
     def finish(self) -> None:
-        self.write_results()
+        self.write_results(all_done=False)
         self._write_record(finished=now())
 
     def log(self, text: str) -> None:

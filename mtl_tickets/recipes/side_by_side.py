@@ -8,6 +8,7 @@ run directory, as it would one after the other; how far it is comes back through
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -106,6 +107,8 @@ def _begin(bench: Workbench, told: Any, stop: Any, parent: int) -> None:
     # Ctrl-C reaches every process of a terminal: the parent hears it and tells the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    # what came from the parent never becomes garbage: a collection after every training would walk over all of it
+    gc.freeze()
     bench.progress = _Told(told, stop)
     bench.run.only_stages = True
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pydantic
 
+from mtl_tickets.errors import Problem
 from mtl_tickets.recipes.base import RECIPES, RecipeSettings
 from mtl_tickets.recipes.workbench import Scoring, Training, Workbench, derived_seed
 from mtl_tickets.scoring import ScoreSettings
-from mtl_tickets.settings import Settings, one_of
+from mtl_tickets.settings import InvalidSetting, Settings, one_of
 from mtl_tickets.tasks.data import SelectionSettings
+from mtl_tickets.tasks.samplers import Given
 from mtl_tickets.tickets.draw import Budget, LadderSettings, draw, ladder_budgets, reference_random_ticket
 from mtl_tickets.tickets.overlap import overlap
 from mtl_tickets.tickets.scores import Scores
@@ -45,6 +47,22 @@ class TrainOverride(Settings):
         batches = settings.batches.model_copy(update={"size": self.batch_size} if self.batch_size else {})
         epochs = self.epochs or settings.epochs
         return settings.model_copy(update={"epochs": epochs, "optimiser": optimiser, "batches": batches})
+
+
+class MultiOverride(TrainOverride):
+    """What the multi-task training does differently."""
+
+    as_single: bool = pydantic.Field(
+        False,
+        description="every task's rows are seen as often as in its own single-task training, so that both have the "
+        "same budget; decides epochs and sampler",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.as_single and self.epochs is not None:
+            raise ValueError("as_single decides the epochs: give one of the two")
+        return self
 
 
 class CompatSettings(Settings):
@@ -73,7 +91,7 @@ class SuperTickets(RecipeSettings):
     kind: Literal["super_tickets"] = "super_tickets"
     train: TrainSettings = TrainSettings()
     per_task: dict[str, TrainOverride] = pydantic.Field({}, description="epochs, lr, batch_size of single tasks")
-    multi: TrainOverride = pydantic.Field(TrainOverride(), description="epochs, lr, batch_size of multi-task training")
+    multi: MultiOverride = MultiOverride()
     score: ScoreSettings = ScoreSettings()
     ladder: LadderSettings = LadderSettings()
     controls: tuple[Literal["random", "losing"], ...] = ()
@@ -94,6 +112,26 @@ class SuperTickets(RecipeSettings):
         if len(set(kinds)) != len(kinds):
             raise ValueError("a sharing rule may stand only once")
         return rules
+
+    @pydantic.model_validator(mode="after")
+    def _batch_sizes_count(self) -> Self:
+        tokens = self.train.batches.tokens
+        if tokens is None or self.compat.fixed_batches:  # fixed batches are slices of a size, whatever tokens says
+            return self
+        overrides = {f"per_task.{task}": override for task, override in self.per_task.items()} | {"multi": self.multi}
+        problems = [
+            Problem(
+                f"has no effect beside train.batches.tokens ({tokens}), which decides how many rows are in a batch",
+                place=f"{place}.batch_size",
+                found=override.batch_size,
+                hint="leave out one of them",
+            )
+            for place, override in overrides.items()
+            if override.batch_size is not None
+        ]
+        if problems:
+            raise InvalidSetting(problems)
+        return self
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -245,7 +283,9 @@ class SuperTickets(RecipeSettings):
             name: {task: ticket.digest() for task, ticket in tickets.items()} for name, tickets in shared.items()
         }
         twins = {name: next(other for other in shared if digests[other] == digests[name]) for name in shared}
-        tasks, settings = tuple(bench.learned), self._multi()
+        tasks, settings = tuple(bench.learned), self._multi(bench)
+        # work that falls away is told before the rest begins, so that the time left is right
+        bench.spared(tasks, settings, times=sum(twins[name] != name for name in shared))
         bench.fine_tune_each(
             [
                 Training(
@@ -275,8 +315,16 @@ class SuperTickets(RecipeSettings):
     def _single(self, task: str) -> TrainSettings:
         return self._batched(self.per_task.get(task, TrainOverride()).on(self.train))
 
-    def _multi(self) -> TrainSettings:
-        return self._batched(self.multi.on(self.train))
+    def _multi(self, bench: Workbench) -> TrainSettings:
+        settings = self.multi.on(self.train)
+        if self.multi.as_single:
+            rows = bench.rows()
+            seen = {task: rows[task] * self._single(task).epochs for task in bench.learned}
+            sampler = Given(given={task: float(number) for task, number in seen.items()}, oversample=True)
+            batches = settings.batches.model_copy(update={"sampler": sampler})
+            epochs = max(1, round(sum(seen.values()) / sum(rows[task] for task in bench.learned)))
+            settings = settings.model_copy(update={"epochs": epochs, "batches": batches})
+        return self._batched(settings)
 
     def _batched(self, settings: TrainSettings) -> TrainSettings:
         if not self.compat.fixed_batches:
@@ -300,7 +348,8 @@ class SuperTickets(RecipeSettings):
     def steps(self, bench: Workbench) -> int:
         rungs = len(ladder_budgets(bench.space, self.ladder)) * (1 + len(self.controls))
         single = sum(bench.steps([task], self._single(task)) for task in bench.learned) * (1 + rungs)
-        return single + bench.steps(bench.learned, self._multi()) * (1 + len(self.sharing))
+        together = len({"dense", *(rule.kind for rule in self.sharing)})
+        return single + bench.steps(bench.learned, self._multi(bench)) * together
 
 
 def _only_rows(rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:

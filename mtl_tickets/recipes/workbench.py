@@ -20,12 +20,13 @@ from mtl_tickets.model import store
 from mtl_tickets.model.encoders import encoder_hash
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
 from mtl_tickets.progress import Progress
-from mtl_tickets.recipes.run_directory import CHECKPOINT, RunDirectory
+from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
 from mtl_tickets.recipes.side_by_side import side_by_side
 from mtl_tickets.scoring import ScoreSettings, score_tasks
 from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.batches import TaskBatches
 from mtl_tickets.tasks.data import TaskData
+from mtl_tickets.tasks.encode import cache_key, tokenizer_fingerprint
 from mtl_tickets.tasks.metrics import compute, score
 from mtl_tickets.tasks.spec import TaskSpec
 from mtl_tickets.tickets.scores import Scores
@@ -133,6 +134,22 @@ class Workbench:
     def weight_hash(self) -> str:
         """The hash of the pretrained weights, which tickets carry."""
         return self._facts()[1]
+
+    def inputs(self) -> list[Input]:
+        """What stages are made from: the encoder's weights, its tokenizer, and the encoded rows of what is read."""
+        found = [
+            Input("encoder", self.encoder, self.weight_hash),
+            Input("tokenizer", self.encoder, tokenizer_fingerprint(self.tokenizer)),
+        ]
+        for task, data in self.data.items():
+            if task in self.learned:
+                found.append(Input(f"task {task}, split train", data.raw("train").file, data.train_key))
+            longest = self.tasks[task].max_length or self.settings.max_length
+            for split in self.tasks[task].dev_splits:
+                rows = data.raw(split)
+                key = cache_key(self.tasks[task], rows, self.tokenizer, longest, "truncate")
+                found.append(Input(f"task {task}, split {split}", rows.file, key))
+        return found
 
     def rows(self) -> dict[str, int]:
         """Training rows of every learned task."""
@@ -244,6 +261,11 @@ class Workbench:
             }
 
         self.run.stage(stage, fine_tune_stage)
+
+    def spared(self, tasks: Sequence[str], settings: TrainSettings, times: int) -> None:
+        """Tells that so many trainings, counted before the run began, need not be done."""
+        if times:
+            self.progress.advance(times * self.steps(tasks, settings))
 
     def same_as(self, stage: str, other: str) -> None:
         """A stage whose training would repeat another bit for bit: its rows are the other's under its own name."""

@@ -21,6 +21,7 @@ from mtl_tickets.tasks.batches import Batch, BatchSettings, passes_over
 from mtl_tickets.tasks.encode import EncodedTask
 from mtl_tickets.tickets.scores import ScoreOrigin, Scores
 from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.training.accumulation import accumulation_device
 from mtl_tickets.training.objectives.task_loss import example_losses, forward
 
 SCORES: Registry[Score] = Registry("score", "mtl_tickets.scoring")
@@ -105,9 +106,10 @@ def score_tasks(
         task: torch.from_numpy(row_weights(len(encoded), settings.batch_size, settings.accumulate))
         for task, encoded in sampled.items()
     }
+    summing = accumulation_device(accelerator.device)
     # [half, task, units]: even and odd rows apart, for the agreement
     totals = {
-        part: torch.zeros(2, len(names), *shape, dtype=torch.float64, device=accelerator.device)
+        part: torch.zeros(2, len(names), *shape, dtype=torch.float64, device=summing)
         for part, shape in space.parts.items()
     }
     index = {task: model.task_index(task) for task in names}
@@ -119,10 +121,10 @@ def score_tasks(
             rows = torch.from_numpy(batch.indices)
             for number, start, stop in batch.segments:
                 place = position[number]
-                weight = weights[names[place]][rows[start:stop]].to(accelerator.device)
-                odd = (rows[start:stop] % 2).to(accelerator.device)
+                weight = weights[names[place]][rows[start:stop]].to(summing)
+                odd = (rows[start:stop] % 2).to(summing)
                 for part, value in per_example.items():
-                    weighted = value[start:stop].double() * weight.reshape(-1, *[1] * (value.ndim - 1))
+                    weighted = value[start:stop].to(summing).double() * weight.reshape(-1, *[1] * (value.ndim - 1))
                     totals[part][:, place].index_add_(0, odd, weighted)
     result = {}
     for i, task in enumerate(names):

@@ -11,6 +11,7 @@ from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.scoring.engine import SCORES, WeightScore
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.training.accumulation import accumulation_device
 
 
 @torch.no_grad()
@@ -33,7 +34,7 @@ def _magnitude(model: MultiTaskModel, space: StructuredSpace, seed: int) -> dict
 def _weight(anatomy: Anatomy, layer: nn.Module, place: str) -> torch.Tensor:
     module = anatomy.find(layer, place)
     assert isinstance(module, nn.Linear), f"scores are taken on a whole encoder, and this one has no {place}"
-    return module.weight.double()
+    return module.weight.to(accumulation_device(module.weight.device)).double()
 
 
 def _random(model: MultiTaskModel, space: StructuredSpace, seed: int) -> dict[str, np.ndarray]:

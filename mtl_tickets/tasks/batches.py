@@ -89,16 +89,18 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         def move(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.to(device, non_blocking=True)
+            if device.type != "cuda":  # elsewhere memory cannot be pinned, and a copy must be whole before it is used
+                return tensor.to(device)
+            return tensor.pin_memory().to(device, non_blocking=True)
 
         if device.type == "cpu":
             return self
         return Batch(
-            move(self.input_ids.pin_memory()),
-            move(self.attention_mask.pin_memory()),
-            move(self.token_type_ids.pin_memory()),
+            move(self.input_ids),
+            move(self.attention_mask),
+            move(self.token_type_ids),
             self.segments,
-            [None if label is None else move(label.pin_memory()) for label in self.labels],
+            [None if label is None else move(label) for label in self.labels],
             self.indices,
             self.count,
             self.weight,

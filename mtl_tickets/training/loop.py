@@ -24,6 +24,7 @@ from torch import nn
 from mtl_tickets.errors import MtlTicketsError
 from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.batches import BatchSettings
+from mtl_tickets.training.accumulation import accumulation_device
 from mtl_tickets.training.checkpoint import Place, load_checkpoint, save_checkpoint
 from mtl_tickets.training.optim import OptimiserSettings, learning_rate, make_optimiser
 
@@ -110,7 +111,8 @@ def train(
         place = load_checkpoint(checkpoint, model, optimiser, accelerator.scaler, identity)
         if on_step:
             on_step(place.step)
-    loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=accelerator.device)
+    summing = accumulation_device(accelerator.device)
+    loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=summing)
     parameters = [p for p in model.parameters() if p.requires_grad]
     started = saved = time.monotonic()
 
@@ -136,7 +138,7 @@ def train(
                         loss = objective(wrapped, on_device) * batch.weight
                         # gradients are averaged over processes, the sum over all rows is divided by all rows
                         accelerator.backward(loss * (accelerator.num_processes / count))
-                    loss_sum += loss.detach()
+                    loss_sum += loss.detach().to(summing)
                     place.loss_count += batch.count
                 if settings.optimiser.clip:
                     accelerator.clip_grad_norm_(parameters, settings.optimiser.clip)

@@ -24,14 +24,22 @@ def work(clock: Clock, watch: Watch, steps: int, seconds_each: float) -> None:
         clock.advance(1)
 
 
-def test_time_left_is_work_left_at_the_measured_speed():
+@pytest.mark.parametrize(
+    ("total", "worked", "elapsed", "left"),
+    [
+        pytest.param(100, [(20, 2.0)], 40, 160, id="one speed"),
+        pytest.param(1000, [(100, 10.0), (300, 1.0)], 1300, 600, id="slow at first: the last minutes count"),
+    ],
+)
+def test_time_left_is_work_left_at_the_speed_of_the_last_minutes(total, worked, elapsed, left):
     watch = Watch()
     clock = Clock(watch)
-    clock.begin(100)
+    clock.begin(total)
     clock.stage()
-    work(clock, watch, 20, 2.0)
-    assert clock.left == pytest.approx(160.0)
-    assert clock.elapsed == pytest.approx(40.0)
+    for steps, seconds_each in worked:
+        work(clock, watch, steps, seconds_each)
+    assert clock.elapsed == pytest.approx(elapsed)
+    assert clock.left == pytest.approx(left, rel=0.05)
 
 
 def test_finished_work_that_is_found_says_nothing_about_the_speed():
@@ -45,16 +53,6 @@ def test_finished_work_that_is_found_says_nothing_about_the_speed():
     clock.advance(90)
     assert clock.done == 600
     assert clock.left == pytest.approx(400 * 2.0)
-
-
-def test_speed_is_that_of_the_last_minutes():
-    watch = Watch()
-    clock = Clock(watch)
-    clock.begin(1000)
-    clock.stage()
-    work(clock, watch, 100, 10.0)
-    work(clock, watch, 300, 1.0)
-    assert clock.left == pytest.approx(600, rel=0.05)
 
 
 def test_more_work_than_reckoned_is_all_of_it():

@@ -1,6 +1,7 @@
 import numpy as np
 import pydantic
 import pytest
+import torch
 
 from mtl_tickets.tasks.batches import BatchSettings, TaskBatches, passes_over
 from mtl_tickets.tasks.samplers import SAMPLERS
@@ -134,6 +135,19 @@ def test_processes_share_a_batch(tasks, regime, world):
         assert len(own) == shares[0].count
         rows += own
     assert sorted(rows) == EVERY
+
+
+def test_only_cuda_wants_pinned_memory(tasks, monkeypatch):
+    def refuse(tensor):
+        raise RuntimeError("memory is pinned for CUDA alone")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
+    batch = next(make(tasks).iterate(0))
+    assert batch.to(torch.device("cpu")) is batch
+    moved = batch.to(torch.device("meta"))  # like any device that is not CUDA
+    tensors = [moved.input_ids, moved.attention_mask, moved.token_type_ids, *moved.labels]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.input_ids.shape == batch.input_ids.shape and moved.segments == batch.segments
 
 
 def test_one_pass_for_evaluation(tasks):
