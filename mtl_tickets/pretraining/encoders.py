@@ -28,13 +28,14 @@ ENCODERS: Registry[NamedEncoder] = Registry("encoder", "mtl_tickets.pretraining.
 # the embedded default: change it here and it is built anew at its next use
 PLAYGROUND = PretrainSettings(
     text=(PLAYGROUND_TEXT,),
-    playground_tokens=1_000_000,
+    playground_tokens=1_800_000,
     vocabulary_size=2000,
-    shape=ShapeSettings(layers=4, hidden=64, heads=4, intermediate=128, positions=64),
-    tokens=1_500_000,
-    # about one document: in sequences of 64 the words that tell each other are found only after many times as long
-    length=32,
-    batch_size=16,
+    shape=ShapeSettings(layers=4, hidden=64, heads=8, intermediate=128, positions=64, dropout=0.0),
+    tokens=1_800_000,
+    length=64,
+    # in running text the words that tell each other are found only after many times as long
+    next_sentence=True,
+    batch_size=32,
     lr=2e-3,
     mask_share=0.2,
     reports=8,
@@ -63,7 +64,9 @@ def built(name: str, settings: PretrainSettings, cache: Path, progress: Progress
 
     # in a process that has an accelerator already, this is the same one, with its precision
     accelerator = Accelerator()
-    sources = [s.fingerprint() for s in find_sources(settings.text, settings.playground_tokens)]
+    sources = [
+        s.fingerprint() for s in find_sources(settings.text, settings.playground_tokens, settings.packs_vocabulary)
+    ]
     key = digest([settings.deciding(), sources, accelerator.mixed_precision])
     folder = cache / "encoders" / f"{name}-{key}"
     with _turn(folder) if accelerator.is_main_process else contextlib.nullcontext():

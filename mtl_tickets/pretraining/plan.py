@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.files import read_json, write_json
-from mtl_tickets.pretraining.mlm import MaskedLanguageModel, PackedBatches, SpecialIds, masked_loss
+from mtl_tickets.pretraining.masking import Course, MaskedBatches
+from mtl_tickets.pretraining.mlm import MaskedLanguageModel, masked_loss
 from mtl_tickets.pretraining.settings import PretrainSettings
 from mtl_tickets.pretraining.text import TokenText
 from mtl_tickets.progress import Progress
@@ -30,35 +30,25 @@ MEASURED_SECONDS, WARM_UP_STEPS = 3.0, 3
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything the training needs, before the number of tokens is fixed. ``held``: None where nothing is held out."""
+    """Everything the training needs, before the number of tokens is fixed.
+
+    ``short``: None where all sequences have one length. ``held``: None where nothing is held out.
+    """
 
     tokenizer: Any
     text: TokenText
-    special: SpecialIds
-    chunks: np.ndarray
-    held: PackedBatches | None
+    long: MaskedBatches
+    short: MaskedBatches | None
+    held: MaskedBatches | None
 
 
-def training_batches(
-    settings: PretrainSettings, prepared: Prepared, tokens: int, accelerator: Accelerator, most: int | None = None
-) -> PackedBatches:
-    """Batches for at least ``tokens`` tokens of text (``most``: this many batches instead)."""
-    sequences = -(-tokens // (settings.length - 2))
-    passes, rest = divmod(sequences, len(prepared.chunks))
-    per_pass = -(-len(prepared.chunks) // settings.batch_size)
-    return PackedBatches(
-        prepared.text.ids,
-        prepared.chunks,
-        prepared.special,
-        settings.length,
-        settings.batch_size,
-        settings.seed,
-        settings.mask_share,
-        batches=passes * per_pass + -(-rest // settings.batch_size) if most is None else most,
-        legs=settings.reports if most is None else 1,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-    )
+def course_of(settings: PretrainSettings, prepared: Prepared, tokens: int) -> Course:
+    """The batches for about ``tokens`` tokens of text: short sequences first, where there are any, long ones last."""
+    first = 0 if prepared.short is None else min(tokens, round(settings.short_share * tokens))
+    parts = [(prepared.long, prepared.long.batches_for(tokens - first))]
+    if prepared.short is not None:
+        parts.insert(0, (prepared.short, prepared.short.batches_for(first)))
+    return Course(parts, settings.reports)
 
 
 def train_settings(settings: PretrainSettings, legs: int) -> TrainSettings:
@@ -115,10 +105,14 @@ def planned_tokens(
 def _tokens_a_second(
     settings: PretrainSettings, prepared: Prepared, model: MaskedLanguageModel, accelerator: Accelerator
 ) -> float:
-    """Trains a copy for a few steps, more and more until they take long enough to tell."""
+    """Trains a copy for a few steps, more and more until they take long enough to tell.
+
+    The length that most tokens are seen in speaks for the other one.
+    """
     steps = WARM_UP_STEPS
     while True:
-        source = training_batches(settings, prepared, 0, accelerator, most=steps * settings.accumulate)
+        short = prepared.short if prepared.short is not None and settings.short_share >= 0.5 else prepared.long
+        source = Course([(short, steps * settings.accumulate)])
         trial = copy.deepcopy(model)
         started = time.monotonic()
         train(trial, source, masked_loss, train_settings(settings, 1), accelerator, seed=settings.seed)

@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pydantic
 import torch
 from accelerate import Accelerator
@@ -19,15 +18,10 @@ from accelerate import Accelerator
 from mtl_tickets.errors import CheckpointError, DataError, InputError, Problem
 from mtl_tickets.files import digest, folder_written_whole, locked, read_json, recover_folder, write_json
 from mtl_tickets.model.encoders import encoder_hash, quiet_transformers
-from mtl_tickets.pretraining.mlm import (
-    MaskedLanguageModel,
-    PackedBatches,
-    SpecialIds,
-    held_out_loss,
-    hold_out,
-    masked_loss,
-)
-from mtl_tickets.pretraining.plan import PLAN, Prepared, planned_tokens, train_settings, training_batches
+from mtl_tickets.pretraining.masking import MaskedBatches
+from mtl_tickets.pretraining.mlm import MaskedLanguageModel, held_out_losses, masked_loss
+from mtl_tickets.pretraining.plan import PLAN, Prepared, course_of, planned_tokens, train_settings
+from mtl_tickets.pretraining.sequences import Packed, PassagePairs, SpecialIds, held_spans, parted
 from mtl_tickets.pretraining.settings import PretrainSettings
 from mtl_tickets.pretraining.start import first_network, first_tokenizer
 from mtl_tickets.pretraining.text import find_sources, read_text
@@ -133,26 +127,31 @@ def _prepare(
     settings: PretrainSettings, work: Path, cache: Path, accelerator: Accelerator, progress: Progress
 ) -> Prepared:
     """Tokenizer and text. The main process makes what is missing, the others then read it."""
-    sources = find_sources(settings.text, settings.playground_tokens)
+    sources = find_sources(settings.text, settings.playground_tokens, settings.packs_vocabulary)
     with accelerator.main_process_first():
         progress.stage("pretrain/vocabulary")
         tokenizer = first_tokenizer(settings, sources, work)
         progress.stage("pretrain/text")
         text = read_text(sources, tokenizer, cache)
     special = SpecialIds.of(tokenizer)
-    number = len(text.ids) // (settings.length - 2)
-    held_out = hold_out(number, settings.held_out)
-    if number - held_out.sum() < 1:
-        rule = f"the text must fill a sequence of {settings.length} tokens, beside what is held out"
-        raise DataError(Problem(rule, settings.text[0], found=f"{len(text.ids)} tokens"))
-    held = None
-    if held_out.any():
-        chosen = np.flatnonzero(held_out)
-        chosen = chosen[:: max(1, len(chosen) // HELD_OUT_SEQUENCES)][:HELD_OUT_SEQUENCES]
-        held = PackedBatches(
-            text.ids, chosen, special, settings.length, settings.batch_size, seed=0, mask_share=settings.mask_share
-        )
-    return Prepared(tokenizer, text, special, np.flatnonzero(~held_out), held)
+    kind = PassagePairs if settings.next_sentence else Packed
+    held_out = held_spans(len(text.ids), settings.held_out, settings.length - 2)
+
+    def cut(length: int, size: int) -> tuple[MaskedBatches, MaskedBatches | None]:
+        """What to train on, and what is held out."""
+        sequences = kind(text, special, length)
+        trained, held = parted(sequences, held_out)
+        if not len(trained):
+            rule = f"the text must fill a sequence of {length} tokens, beside what is held out"
+            raise DataError(Problem(rule, settings.text[0], found=f"{len(text.ids)} tokens"))
+        held = held[:: max(1, len(held) // HELD_OUT_SEQUENCES)][:HELD_OUT_SEQUENCES]
+        share, rank, world = settings.mask_share, accelerator.process_index, accelerator.num_processes
+        batches = MaskedBatches(sequences, trained, special, size, settings.seed, share, rank, world)
+        return batches, MaskedBatches(sequences, held, special, size, 0, share) if len(held) else None
+
+    long, held = cut(settings.length, settings.batch_size)
+    short = cut(settings.short_length, settings.short_batch_size)[0] if settings.short_length else None
+    return Prepared(tokenizer, text, long, short, held)
 
 
 def _train(
@@ -167,19 +166,18 @@ def _train(
     identity = digest(
         [settings.deciding(), prepared.text.fingerprint, encoder_hash(network), accelerator.mixed_precision], length=16
     )
-    model = MaskedLanguageModel(network).to(accelerator.device)
+    model = MaskedLanguageModel(network, settings.next_sentence, settings.seed).to(accelerator.device)
     if settings.dropout is not None:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = settings.dropout
     tokens = planned_tokens(settings, prepared, model, work, identity, accelerator, progress)
-    source = training_batches(settings, prepared, tokens, accelerator)
+    source = course_of(settings, prepared, tokens)
     plan = train_settings(settings, source.legs)
     losses: list[dict[str, Any]] = []
 
-    def measured() -> dict[str, Any]:
-        held = prepared.held
-        return {"held_out_loss": held_out_loss(model, held, accelerator.device)} if held is not None else {}
+    def measured() -> dict[str, float]:
+        return {} if prepared.held is None else held_out_losses(model, prepared.held, accelerator.device)
 
     def on_leg(leg: int) -> dict[str, Any]:
         row = {"tokens": source.tokens_after(leg), **measured()}
@@ -202,9 +200,7 @@ def _train(
         on_step=progress.advance,
     )
     # the loop's epoch is one of our legs and no pass over the text
-    losses += [
-        {key: row[key] for key in ("tokens", "step", "loss", "held_out_loss") if key in row} for row in result.history
-    ]
+    losses += [{key: row[key] for key in row if key != "epoch"} for row in result.history]
     record = {
         "format": FORMAT,
         "version": 1,
@@ -213,7 +209,7 @@ def _train(
         "text": {"tokens": len(prepared.text.ids), "documents": len(prepared.text.ends)},
         "training": {
             "tokens": losses[-1]["tokens"],
-            "passes": losses[-1]["tokens"] / (len(prepared.chunks) * source.content),
+            "passes": losses[-1]["tokens"] / prepared.long.pass_tokens,
             "steps": result.steps,
             "predicted_tokens": result.examples,
             "seconds_since_resume": round(result.seconds, 3),

@@ -25,6 +25,7 @@ class ShapeSettings(Settings):
         None, description="neurons of a feed-forward block; None: four times hidden"
     )
     positions: pydantic.PositiveInt = pydantic.Field(512, description="longest sequence the encoder can ever read")
+    dropout: Share = pydantic.Field(0.1, description="saved with the encoder: what fine-tuning uses")
     initializer_range: pydantic.PositiveFloat | None = pydantic.Field(
         None,
         description="standard deviation of the weights at the start; None: 0.02 * sqrt(768 / hidden), which is BERT's "
@@ -54,6 +55,11 @@ class PretrainSettings(Settings):
         1_000_000, description="size of the generated text, in words and punctuation marks"
     )
 
+    packs_vocabulary: str | None = pydantic.Field(
+        None,
+        description="the vocab.txt that .u16 packs were made with, where it is not the tokenizer's: they are turned "
+        "back into words",
+    )
     tokenizer: str | None = pydantic.Field(
         None, description="a folder, a name on the hub or a vocab.txt; None: the start's, or one trained on the text"
     )
@@ -71,8 +77,19 @@ class PretrainSettings(Settings):
     minutes: pydantic.PositiveFloat | None = pydantic.Field(
         None, description="about how long to train at most; turned into tokens by the speed measured at the start"
     )
-    length: int = pydantic.Field(128, ge=4, description="tokens in a sequence, [CLS] and [SEP] included")
-    batch_size: pydantic.PositiveInt = pydantic.Field(64, description="sequences in a batch")
+    length: int = pydantic.Field(128, ge=5, description="tokens in a sequence, [CLS] and [SEP] included")
+    short_length: int | None = pydantic.Field(
+        None, ge=5, description="train on sequences this short first: more tokens a second, and easier at the start"
+    )
+    short_share: Share = pydantic.Field(0.9, description="share of the tokens seen in short sequences, where there are")
+    next_sentence: bool = pydantic.Field(
+        False,
+        description="sequences are two passages of a document and the encoder also learns whether the second one "
+        "follows the first; without it a sequence is the next tokens of the running text",
+    )
+    batch_size: pydantic.PositiveInt = pydantic.Field(
+        64, description="sequences in a batch; of short ones as many more as give the same number of tokens"
+    )
     accumulate: pydantic.PositiveInt = pydantic.Field(1, description="batches whose gradients make one step")
     lr: pydantic.PositiveFloat | None = pydantic.Field(
         None, description="peak learning rate; None: 1e-3 from random weights, 1e-4 from a start"
@@ -98,12 +115,19 @@ class PretrainSettings(Settings):
     )
 
     @pydantic.model_validator(mode="after")
-    def _one_start(self) -> PretrainSettings:
+    def _fit_together(self) -> PretrainSettings:
         if self.start is not None and self.shape != ShapeSettings():
             raise ValueError("a start has its own shape: give start or shape, not both")
         if self.start is None and self.length > self.shape.positions:
             raise ValueError(f"length must not exceed shape.positions; {self.length} > {self.shape.positions}")
+        if self.short_length is not None and self.short_length >= self.length:
+            raise ValueError(f"short_length must be below length; {self.short_length} >= {self.length}")
         return self
+
+    @property
+    def short_batch_size(self) -> int:
+        """Sequences in a batch of short ones."""
+        return max(1, self.batch_size * self.length // (self.short_length or self.length))
 
     @property
     def peak_lr(self) -> float:

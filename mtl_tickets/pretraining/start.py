@@ -52,6 +52,8 @@ def first_network(settings: PretrainSettings, tokenizer: Any, progress: Progress
             num_attention_heads=shape.heads,
             intermediate_size=shape.intermediate or 4 * shape.hidden,
             max_position_embeddings=shape.positions,
+            hidden_dropout_prob=shape.dropout,
+            attention_probs_dropout_prob=shape.dropout,
             initializer_range=shape.start_range,
             pad_token_id=tokenizer.pad_token_id,
         )

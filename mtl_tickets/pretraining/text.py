@@ -2,7 +2,8 @@
 
 Three kinds of source. Plain text (``.txt``, ``.txt.xz``): UTF-8, a paragraph on a line, a blank line between
 documents. Token packs (``.u16``, ``.u16.xz``): little-endian uint16 ids of the tokenizer's vocabulary, documents
-separated by its [SEP]. The playground's own text. All give documents, each followed by one [SEP].
+separated by its [SEP]; packs made with another WordPiece vocabulary are turned back into words first. The playground's
+own text. All give documents, each followed by one [SEP].
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from mtl_tickets.tasks import playground
 from mtl_tickets.tasks.encode import tokenizer_fingerprint
 
 ENDINGS = (".txt", ".txt.xz", ".u16", ".u16.xz")
-FORMAT = 1
+FORMAT = 2
 LINES_AT_ONCE = 2000
 PROBLEMS_SHOWN = 20
+SEPARATOR = "[SEP]"
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,13 @@ class TokenText:
     """A text as token ids.
 
     ``ids``: uint16 or uint32 [tokens], mapped from a file. ``ends``: int64 [documents], where each document stops,
-    its [SEP] included. ``fingerprint`` names text and tokenizer.
+    its [SEP] included. ``lines``: int64 [lines], where each line stops, without the [SEP]; a pack's documents are one
+    line. ``fingerprint`` names text and tokenizer.
     """
 
     ids: np.ndarray
     ends: np.ndarray
+    lines: np.ndarray
     fingerprint: str
 
 
@@ -77,7 +81,7 @@ class PlainText:
 
 @dataclass(frozen=True)
 class PlaygroundText:
-    """The text of the embedded playground: documents of one line."""
+    """The text of the embedded playground: documents of two lines."""
 
     tokens: int
 
@@ -90,23 +94,37 @@ class PlaygroundText:
         return digest([self.tokens, *playground.text(seed=0, tokens=min(self.tokens, 20_000))])
 
     def lines(self) -> Iterator[str]:
-        for document in playground.text(seed=0, tokens=self.tokens):
-            yield document
+        for document in playground.passages(seed=0, tokens=self.tokens):
+            yield from document
             yield ""
 
 
 @dataclass(frozen=True)
 class TokenPack:
-    """A ``.u16`` or ``.u16.xz`` file."""
+    """A ``.u16`` or ``.u16.xz`` file. ``pieces``: the vocabulary it was made with, where that is another one."""
 
     path: Path
+    pieces: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
         return str(self.path)
 
     def fingerprint(self) -> str:
-        return file_digest(self.path)
+        return file_digest(self.path) if self.pieces is None else digest([file_digest(self.path), *self.pieces])
+
+    def lines(self) -> Iterator[str]:
+        """The documents as words, a document on a line, and the blank lines between them."""
+        if self.pieces is None:
+            rule = "token ids are no text"
+            raise InputError(Problem(rule, self.name, hint="give packs_vocabulary, or the packs' own tokenizer"))
+        ids = self.ids(len(self.pieces))
+        pieces = np.array(self.pieces, dtype=object)
+        for document in np.split(ids, np.flatnonzero(ids == self.pieces.index(SEPARATOR))):
+            words = " ".join(pieces[document[document != self.pieces.index(SEPARATOR)]]).replace(" ##", "")
+            if words:
+                yield words
+                yield ""
 
     def ids(self, vocabulary: int) -> np.ndarray:
         """uint16 [tokens]. Raises :class:`DataError` where an id is not below ``vocabulary``."""
@@ -127,11 +145,13 @@ class TokenPack:
 Source = PlainText | PlaygroundText | TokenPack
 
 
-def find_sources(text: Sequence[str], playground_tokens: int) -> list[Source]:
+def find_sources(text: Sequence[str], playground_tokens: int, packs_vocabulary: str | None = None) -> list[Source]:
     """The sources that names, patterns and the word ``playground`` stand for, in the order given.
 
-    Raises :class:`DataError` with every name that stands for nothing.
+    ``packs_vocabulary``: the ``vocab.txt`` of packs that were not made with the tokenizer. Raises :class:`DataError`
+    with every name that stands for nothing.
     """
+    pieces = None if packs_vocabulary is None else _pieces(Path(packs_vocabulary))
     sources: list[Source] = []
     problems: list[Problem] = []
     for name in text:
@@ -148,7 +168,7 @@ def find_sources(text: Sequence[str], playground_tokens: int) -> list[Source]:
             elif not path.name.endswith(ENDINGS):
                 problems.append(Problem(f"text must be in a file that ends in {', '.join(ENDINGS)}", str(path)))
             else:
-                sources.append(TokenPack(path) if ".u16" in path.suffixes[-2:] else PlainText(path))
+                sources.append(TokenPack(path, pieces) if ".u16" in path.suffixes[-2:] else PlainText(path))
     if problems:
         raise DataError(problems)
     return sources
@@ -156,14 +176,13 @@ def find_sources(text: Sequence[str], playground_tokens: int) -> list[Source]:
 
 def plain_lines(sources: Sequence[Source]) -> Iterator[str]:
     """All lines of text, for training a vocabulary. Raises :class:`InputError` for packs, whose ids are no text."""
-    packs = [source for source in sources if isinstance(source, TokenPack)]
+    packs = [source for source in sources if isinstance(source, TokenPack) and source.pieces is None]
     if packs:
         rule = "a vocabulary cannot be trained on token ids"
-        hint = "give the tokenizer that the packs were made with"
+        hint = "give the tokenizer that the packs were made with, or its vocab.txt as packs_vocabulary"
         raise InputError([Problem(rule, pack.name, hint=hint) for pack in packs])
     for source in sources:
-        if not isinstance(source, TokenPack):
-            yield from source.lines()
+        yield from source.lines()
 
 
 def read_text(sources: Sequence[Source], tokenizer: Any, cache: Path) -> TokenText:
@@ -181,17 +200,20 @@ def read_text(sources: Sequence[Source], tokenizer: Any, cache: Path) -> TokenTe
         warnings.warn(f"{folder} is damaged and is made anew", stacklevel=2)
     dtype = np.dtype("<u2" if len(tokenizer) <= 1 << 16 else "<u4")
     ends: list[np.ndarray] = []
+    lines: list[np.ndarray] = []
     tokens = 0
     with folder_written_whole(folder) as part:
         with open(part / "ids", "wb") as file:
             for source in sources:
-                for ids in _stretches(source, tokenizer):
+                for ids, stops in _stretches(source, tokenizer):
                     file.write(ids.astype(dtype).tobytes())
                     ends.append(tokens + 1 + np.flatnonzero(ids == tokenizer.sep_token_id))
+                    lines.append(tokens + stops)
                     tokens += len(ids)
         if tokens == 0:
             raise DataError([Problem("must hold text", source.name) for source in sources])
         np.save(part / "ends.npy", np.concatenate(ends).astype(np.int64))
+        np.save(part / "lines.npy", np.concatenate(lines).astype(np.int64))
         write_json(part / "text.json", {"tokens": tokens, "dtype": dtype.str, "sources": [s.name for s in sources]})
     made = _kept(folder, key)
     if made is None:
@@ -204,28 +226,46 @@ def _kept(folder: Path, key: str) -> TokenText | None:
     try:
         about = cast(dict[str, Any], read_json(folder / "text.json"))
         ids = np.memmap(folder / "ids", dtype=about["dtype"], mode="r")
-        ends = np.load(folder / "ends.npy")
+        ends, lines = np.load(folder / "ends.npy"), np.load(folder / "lines.npy")
     except (InputError, OSError, ValueError, EOFError, KeyError):
         return None
-    return TokenText(ids, ends, key) if len(ids) == about["tokens"] == ends[-1] else None
+    whole = len(ids) == about["tokens"] == ends[-1] > lines[-1]
+    return TokenText(ids, ends, lines, key) if whole else None
 
 
-def _stretches(source: Source, tokenizer: Any) -> Iterator[np.ndarray]:
-    """Token ids of one or more whole documents, [SEP] after each."""
+def _stretches(source: Source, tokenizer: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Token ids of one or more whole documents, [SEP] after each; and where in them each line stops."""
     separator = tokenizer.sep_token_id
-    if isinstance(source, TokenPack):
+    if isinstance(source, TokenPack) and source.pieces is None:
         ids = source.ids(len(tokenizer))
-        yield ids
         if len(ids) and ids[-1] != separator:
-            yield np.array([separator])
+            ids = np.append(ids, np.uint16(separator))
+        stops = np.flatnonzero(ids == separator)
+        # a separator straight behind another ends no line
+        yield ids, stops[np.diff(stops, prepend=-1) > 1] if len(ids) else stops
         return
     document: list[int] = []
+    stops_here: list[int] = []
     for line in itertools.chain(_tokenised(source.lines(), tokenizer), [None]):
-        if line is not None:
+        if line:
             document += line
-        elif document:
-            yield np.array([*document, separator])
-            document = []
+            stops_here.append(len(document))
+        elif line is None and document:
+            yield np.array([*document, separator]), np.array(stops_here)
+            document, stops_here = [], []
+
+
+def _pieces(path: Path) -> tuple[str, ...]:
+    """The word pieces of a ``vocab.txt``, a piece on a line."""
+    try:
+        pieces = tuple(path.read_text(encoding="utf-8").splitlines())
+    except OSError as error:
+        raise DataError(Problem(f"must be a readable vocab.txt ({error.strerror})", str(path))) from None
+    except UnicodeDecodeError:
+        raise DataError(Problem("must be UTF-8 text", str(path))) from None
+    if SEPARATOR not in pieces:
+        raise DataError(Problem(f"a WordPiece vocabulary must have the piece {SEPARATOR}", str(path)))
+    return pieces
 
 
 def _tokenised(lines: Iterable[str], tokenizer: Any) -> Iterator[list[int] | None]:

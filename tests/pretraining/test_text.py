@@ -7,7 +7,10 @@ import pytest
 
 from mtl_tickets.errors import DataError, InputError
 from mtl_tickets.pretraining.text import find_sources, plain_lines, read_text
+from mtl_tickets.pretraining.vocabulary import train_vocabulary
 from mtl_tickets.tasks import playground
+
+from .conftest import sentences
 
 
 def ids_of(path, tokenizer, cache):
@@ -82,7 +85,9 @@ def test_a_damaged_cache_is_made_anew(text_file, tokenizer, tmp_path):
 
 def test_the_playground_is_a_source(tokenizer, tmp_path):
     sources = find_sources(["playground"], 500)
-    documents = [line for line in plain_lines(sources) if line]
+    lines = list(plain_lines(sources))
+    documents = [" ".join(lines[i : i + 2]) for i in range(0, len(lines), 3)]
+    assert not any(lines[2::3])
     assert documents == list(playground.text(seed=0, tokens=500))
     assert len(read_text(sources, tokenizer, tmp_path).ends) == len(documents)
 
@@ -131,6 +136,25 @@ def test_ids_above_the_vocabulary_are_placed(tokenizer, tmp_path):
     path = packed(tmp_path / "a.u16.xz", [5, 6, len(tokenizer), 7])
     with pytest.raises(DataError, match=f"token 3: token ids must be below {len(tokenizer)}"):
         ids_of(path, tokenizer, tmp_path)
+
+
+def test_packs_of_another_vocabulary_become_words_first(text_file, tokenizer, tmp_path):
+    other = train_vocabulary(lambda: sentences(200, seed=9), 150, positions=32)
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(other.convert_ids_to_tokens(range(len(other)))), encoding="utf-8")
+    lines = sentences(40)
+    ids = [[*other(line, add_special_tokens=False)["input_ids"], other.sep_token_id] for line in lines]
+    pack = packed(tmp_path / "other.u16.xz", np.concatenate(ids))
+    plain = tmp_path / "same.txt"
+    plain.write_text("\n\n".join(lines), encoding="utf-8")
+    found = find_sources([str(pack)], 1, str(vocabulary))
+    assert [line for line in plain_lines(found) if line] == lines
+    words = read_text(found, tokenizer, tmp_path / "cache")
+    expected = read_text(find_sources([str(plain)], 1), tokenizer, tmp_path / "cache")
+    for name in ("ids", "ends", "lines"):
+        np.testing.assert_array_equal(getattr(words, name), getattr(expected, name))
+    with pytest.raises(DataError, match=r"must have the piece \[SEP\]"):
+        find_sources([str(pack)], 1, str(plain))
 
 
 def test_no_vocabulary_from_packs(tmp_path):

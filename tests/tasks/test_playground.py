@@ -20,7 +20,7 @@ from mtl_tickets.tasks.sources import read_rows
 from mtl_tickets.tasks.spec import load_task, shipped_tasks
 
 # what is published must not change unnoticed: raise `version` in task_configs/tasks/play_*.yaml when it does
-DIGEST = "c879af5f31216ffbc39275f6b1aee8ce61f1c889d7ea2302f8924b912557ba72"
+DIGEST = "46232afe6b70ede1dff1dce69d4997f6dd00175d919082b6125795f4777c6c44"
 
 NAMES = list(SUITE)
 DIGEST_PROGRAM = """

@@ -157,7 +157,7 @@ def entailment(dice: Dice) -> Row:
 
 SUITE: dict[str, GeneratedTask] = {
     "acceptability": GeneratedTask(acceptability, 700, ("unacceptable", "acceptable"), 0.04),
-    "sentiment": GeneratedTask(sentiment, 900, ("negative", "positive"), 0.05),
+    "sentiment": GeneratedTask(sentiment, 900, ("negative", "positive"), 0.08),
     "paraphrase_small": GeneratedTask(paraphrase_small, 200, ("different", "paraphrase"), 0.04),
     "paraphrase_large": GeneratedTask(paraphrase_large, 2400, ("different", "paraphrase"), 0.04),
     "similarity": GeneratedTask(similarity, 320, ()),

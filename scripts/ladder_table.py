@@ -1,0 +1,74 @@
+"""The ladder of a run as a table: score against parameters kept, for winning, random and losing tickets.
+
+    python scripts/ladder_table.py runs/EXPERIMENT > table.md
+
+Everything comes from the result rows; each number is a mean over seeds (and, in the first table, over tasks), with the
+sample standard deviation over seeds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtl_tickets.errors import MtlTicketsError
+from mtl_tickets.evaluation.records import Row, one, read_rows, select
+from mtl_tickets.locate import runs_in
+
+KINDS = ("winning", "random", "losing")
+DEV = "dev"
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
+
+
+def ladder_tables(runs: Sequence[Sequence[Row]]) -> str:
+    """``runs``: the rows of one seed each. Markdown: the average over tasks with what is kept, then a table a kind."""
+    rows = [row for run in runs for row in run]
+    tasks = list(dict.fromkeys(row.task for row in select(rows, stage="single", metric="score", split=DEV)))
+    stages = dict.fromkeys(row.stage for row in rows if row.stage.startswith("ladder/"))
+    kinds = [kind for kind in KINDS if f"ladder/{kind}-1" in stages]
+    rungs = sum(stage.startswith(f"ladder/{kinds[0]}-") for stage in stages)
+
+    def values(stage: str, task: str, metric: str = "score") -> list[float]:
+        split = DEV if metric == "score" else "all"
+        return [one(run, stage=stage, task=task, metric=metric, split=split).value for run in runs]
+
+    def averaged(stage: str, metric: str = "score") -> list[float]:
+        by_task = [values(stage, task, metric) for task in tasks]
+        return [statistics.fmean(of_seed) for of_seed in zip(*by_task, strict=True)]
+
+    lines = ["| rung | kept % | " + " | ".join(kinds) + " |", "|---:|---:|" + "---:|" * len(kinds)]
+    lines.append("| 0 | 100.0 | " + " | ".join([mean_and_spread(averaged("single"))] * len(kinds)) + " |")
+    for rung in range(1, rungs + 1):
+        kept = statistics.fmean(averaged(f"ladder/{kinds[0]}-{rung}", "remaining"))
+        cells = [mean_and_spread(averaged(f"ladder/{kind}-{rung}")) for kind in kinds]
+        lines.append(f"| {rung} | {kept:.1f} | " + " | ".join(cells) + " |")
+    for kind in kinds:
+        lines += ["", f"### {kind} tickets, rung by rung", ""]
+        lines += ["| task | " + " | ".join(map(str, range(rungs + 1))) + " |", "|---|" + "---:|" * (rungs + 1)]
+        for task in tasks:
+            cells = [mean_and_spread(values("single", task))]
+            cells += [mean_and_spread(values(f"ladder/{kind}-{rung}", task)) for rung in range(1, rungs + 1)]
+            lines.append(f"| {task} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        print(ladder_tables([read_rows(run / "results.jsonl") for run in runs_in(Path(arguments[0]))]))
+    except MtlTicketsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
