@@ -8,11 +8,14 @@ one length. Vocabulary logits are computed for the predicted tokens alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from mtl_tickets.model.encoders import draw_linear, initializer_range
+from mtl_tickets.pretraining import lean
 from mtl_tickets.pretraining.masking import MaskedBatch, MaskedBatches
 from mtl_tickets.pretraining.sequences import NO_PAIR
 
@@ -27,7 +30,7 @@ HEADS = {
 
 
 class NextSentence(nn.Module):
-    """Whether the second passage follows the first: hidden states [B, S, width] -> logits [B, 2] from the first token.
+    """Whether the second passage follows the first: hidden states [B, width] of [CLS] -> logits [B, 2].
 
     It serves pre-training alone and is not saved: a task's pooler and head start anew.
     """
@@ -39,14 +42,15 @@ class NextSentence(nn.Module):
         draw_linear(self.out, std, seed, "next_sentence.out")
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.out(torch.tanh(self.dense(hidden[:, 0])))
+        return self.out(torch.tanh(self.dense(hidden)))
 
 
 class MaskedLanguageModel(nn.Module):
     """A transformers masked-language model that computes logits where they are asked for.
 
     ``network`` is any ``AutoModelForMaskedLM``. Where the head of its architecture is known (``HEADS``), hidden states
-    are gathered before the head; elsewhere all logits are computed and then gathered: the same numbers, more work.
+    are gathered before the head; elsewhere all logits are computed and then gathered: the same numbers, more work. On
+    BERT form without dropout, hidden states come from :mod:`mtl_tickets.pretraining.lean`.
     ``next_sentence``: also predict whether passages follow each other; the head is drawn from ``seed``.
     """
 
@@ -69,18 +73,30 @@ class MaskedLanguageModel(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits [M, vocabulary] at the ``positions`` [M] of the flattened ``input_ids`` [B, S], and [B, 2] of whether
         the second passage follows the first (None without ``next_sentence``)."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.types:
             inputs["token_type_ids"] = token_type_ids
         if self.head is None:
             output = self.network(**inputs, output_hidden_states=self.next_sentence is not None)
             logits = output.logits.flatten(0, 1)[positions]
-            return logits, None if self.next_sentence is None else self.next_sentence(output.hidden_states[-1])
-        states = self.network.base_model(**inputs)[0]  # type: ignore[operator]
-        hidden = states.flatten(0, 1)[positions]
+            return logits, None if self.next_sentence is None else self.next_sentence(output.hidden_states[-1][:, 0])
+        # the first token of each sequence tells whether its passages follow each other
+        firsts = torch.arange(len(input_ids), device=input_ids.device) * input_ids.shape[1]
+        wanted = positions if self.next_sentence is None else torch.cat([positions, firsts])
+        if lean.applies_to(self.network):
+            kinds, dtype = inputs.get("token_type_ids"), _precision(input_ids)
+            hidden = lean.hidden_states(self.network.base_model, input_ids, wanted, attention_mask, kinds, dtype)
+        else:
+            hidden = self.network.base_model(**inputs)[0].flatten(0, 1)[wanted]  # type: ignore[operator]
+        hidden, first = hidden[: len(positions)], hidden[len(positions) :]
         for name in self.head:
             hidden = getattr(self.network, name)(hidden)
-        return hidden, None if self.next_sentence is None else self.next_sentence(states)
+        return hidden, None if self.next_sentence is None else self.next_sentence(first)
+
+
+def _precision(tensor: torch.Tensor) -> torch.dtype:
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
 
 
 def losses_of(model: nn.Module, batch: MaskedBatch) -> tuple[torch.Tensor, torch.Tensor | None]:

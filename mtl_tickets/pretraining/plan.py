@@ -55,7 +55,9 @@ def train_settings(settings: PretrainSettings, legs: int) -> TrainSettings:
     return TrainSettings(
         epochs=legs,
         optimiser=OptimiserSettings(
+            kind=settings.optimiser,
             lr=settings.peak_lr,
+            muon_lr=settings.muon_lr,
             betas=BETAS,
             eps=EPS,
             weight_decay=settings.weight_decay,

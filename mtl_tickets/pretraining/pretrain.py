@@ -162,7 +162,7 @@ def _train(
     accelerator: Accelerator,
     progress: Progress,
 ) -> dict[str, Any]:
-    network = first_network(settings, prepared.tokenizer, progress)
+    network = first_network(settings, prepared.tokenizer, prepared.text, progress)
     identity = digest(
         [settings.deciding(), prepared.text.fingerprint, encoder_hash(network), accelerator.mixed_precision], length=16
     )

@@ -70,6 +70,14 @@ class PretrainSettings(Settings):
         None, description="a folder or a name on the hub to go on from; None: random weights of the shape given"
     )
     shape: ShapeSettings = ShapeSettings()
+    init_embeddings: Literal["normal", "ppmi"] = pydantic.Field(
+        "normal",
+        description="ppmi: word embeddings start from counts, a truncated SVD of the positive pointwise mutual "
+        "information of neighbouring words in the same text",
+    )
+    init_attention: Literal["normal", "neighbours"] = pydantic.Field(
+        "normal", description="neighbours: the first layer's heads start by looking at the tokens 1, 2, ... places away"
+    )
 
     tokens: pydantic.PositiveInt = pydantic.Field(
         10_000_000, description="tokens of text to train on; a text that is shorter is gone through again"
@@ -94,6 +102,10 @@ class PretrainSettings(Settings):
     lr: pydantic.PositiveFloat | None = pydantic.Field(
         None, description="peak learning rate; None: 1e-3 from random weights, 1e-4 from a start"
     )
+    optimiser: Literal["adamw", "muon"] = pydantic.Field(
+        "adamw", description="muon: for the weights of linear layers, and AdamW for the rest; learns more from a token"
+    )
+    muon_lr: pydantic.PositiveFloat = pydantic.Field(0.01, description="peak learning rate of what Muon trains")
     warm_up: Share = pydantic.Field(0.06, description="share of the steps over which the learning rate rises")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: pydantic.NonNegativeFloat = 0.01
@@ -118,6 +130,8 @@ class PretrainSettings(Settings):
     def _fit_together(self) -> PretrainSettings:
         if self.start is not None and self.shape != ShapeSettings():
             raise ValueError("a start has its own shape: give start or shape, not both")
+        if self.start is not None and (self.init_embeddings, self.init_attention) != ("normal", "normal"):
+            raise ValueError("a start has its own weights: init_embeddings and init_attention are for new encoders")
         if self.start is None and self.length > self.shape.positions:
             raise ValueError(f"length must not exceed shape.positions; {self.length} > {self.shape.positions}")
         if self.short_length is not None and self.short_length >= self.length:

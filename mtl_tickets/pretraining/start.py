@@ -12,11 +12,16 @@ from mtl_tickets.errors import CheckpointError, InputError, Problem
 from mtl_tickets.files import folder_written_whole
 from mtl_tickets.model.anatomy import longest_input
 from mtl_tickets.model.encoders import load_tokenizer, quiet_transformers
+from mtl_tickets.pretraining.neighbours import attend_to_neighbours
+from mtl_tickets.pretraining.ppmi import ppmi_embeddings
 from mtl_tickets.pretraining.settings import PretrainSettings
-from mtl_tickets.pretraining.text import Source, plain_lines
+from mtl_tickets.pretraining.text import Source, TokenText, plain_lines
 from mtl_tickets.pretraining.vocabulary import read_vocabulary, require_specials, save_tokenizer, train_vocabulary
 from mtl_tickets.progress import Progress
 from mtl_tickets.training.loop import seed_everything
+
+# word embeddings that start from counts: on at most this much text, with this deviation
+COUNTED_TOKENS, WORD_STD = 50_000_000, 0.05
 
 
 def first_tokenizer(settings: PretrainSettings, sources: list[Source], work: Path) -> Any:
@@ -40,8 +45,11 @@ def first_tokenizer(settings: PretrainSettings, sources: list[Source], work: Pat
     return tokenizer
 
 
-def first_network(settings: PretrainSettings, tokenizer: Any, progress: Progress) -> Any:
-    """The masked-language model to begin with; what a start lacks of a head is drawn from the seed."""
+def first_network(settings: PretrainSettings, tokenizer: Any, text: TokenText, progress: Progress) -> Any:
+    """The masked-language model to begin with; what a start lacks of a head is drawn from the seed.
+
+    ``text``: what word embeddings are counted on, where they start from counts.
+    """
     seed_everything(settings.seed)
     if settings.start is None:
         shape = settings.shape
@@ -57,7 +65,16 @@ def first_network(settings: PretrainSettings, tokenizer: Any, progress: Progress
             initializer_range=shape.start_range,
             pad_token_id=tokenizer.pad_token_id,
         )
-        return BertForMaskedLM(config)
+        network = BertForMaskedLM(config)
+        if settings.init_embeddings == "ppmi":
+            progress.stage("pretrain/counts")
+            words = ppmi_embeddings(
+                text.ids[:COUNTED_TOKENS], text.ends, len(tokenizer), shape.hidden, seed=settings.seed, std=WORD_STD
+            )
+            network.bert.embeddings.word_embeddings.weight.data.copy_(torch.from_numpy(words))
+        if settings.init_attention == "neighbours":
+            attend_to_neighbours(network, settings.seed)
+        return network
     with quiet_transformers():
         try:
             network, info = AutoModelForMaskedLM.from_pretrained(

@@ -26,7 +26,7 @@ from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.batches import BatchSettings
 from mtl_tickets.training.accumulation import accumulation_device
 from mtl_tickets.training.checkpoint import Place, load_checkpoint, save_checkpoint
-from mtl_tickets.training.optim import OptimiserSettings, learning_rate, make_optimiser
+from mtl_tickets.training.optim import OptimiserSettings, learning_rate, make_optimiser, set_learning_rate
 
 
 class TrainSettings(Settings):
@@ -143,8 +143,7 @@ def train(
                 if settings.optimiser.clip:
                     accelerator.clip_grad_norm_(parameters, settings.optimiser.clip)
                 rate = settings.optimiser.lr * learning_rate(place.step, steps, settings.optimiser)
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
+                set_learning_rate(optimiser, rate)
                 stepper.step()
                 stepper.zero_grad(set_to_none=True)
                 place.step += 1

@@ -10,16 +10,20 @@ import pydantic
 import torch
 from torch import nn
 
+from mtl_tickets.errors import InputError, Problem
 from mtl_tickets.settings import Settings
 
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 class OptimiserSettings(Settings):
-    """AdamW, or the Adamax variant of the Super Tickets code; linear warm-up, then linear decay to 0."""
+    """AdamW, the Adamax variant of the Super Tickets code, or Muon; linear warm-up, then linear decay to 0."""
 
-    kind: Literal["adamw", "adamax"] = "adamw"
+    kind: Literal["adamw", "adamax", "muon"] = "adamw"
     lr: pydantic.PositiveFloat = 5e-5
+    muon_lr: pydantic.PositiveFloat = pydantic.Field(
+        0.01, description="kind: muon; of the matrices of linear layers, the rest has AdamW with lr"
+    )
     betas: tuple[Share, Share] | None = pydantic.Field(None, description="None: (0.9, 0.999)")
     eps: pydantic.PositiveFloat | None = pydantic.Field(None, description="None: 1e-8 for adamw, 1e-6 for adamax")
     weight_decay: pydantic.NonNegativeFloat = pydantic.Field(0.01, description="decoupled; not on biases and norms")
@@ -32,10 +36,17 @@ def make_optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim
     """The optimiser over the model's trainable parameters: weight decay on matrices, none on biases and norms."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    for _, parameter in model.named_parameters():
+    matrices: list[nn.Parameter] = []
+    # a matrix that also holds embeddings (a tied vocabulary) maps no vector to another: Muon is not for it
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)} - embeddings
+    for parameter in model.parameters():
         if parameter.requires_grad:
-            # every matrix of these encoders has two dimensions, every bias and norm weight one
-            (decayed if parameter.ndim > 1 else plain).append(parameter)
+            if settings.kind == "muon" and id(parameter) in linear:
+                matrices.append(parameter)
+            else:
+                # every matrix of these encoders has two dimensions, every bias and norm weight one
+                (decayed if parameter.ndim > 1 else plain).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": plain, "weight_decay": 0.0},
@@ -44,7 +55,8 @@ def make_optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim
     if settings.kind == "adamax":
         return PaperAdamax(groups, lr=settings.lr, betas=betas, eps=settings.eps or 1e-6)
     # one kernel for all parameters; torch has it for CPU and CUDA
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=betas, eps=settings.eps or 1e-8, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=settings.lr, betas=betas, eps=settings.eps or 1e-8, fused=True)
+    return MuonAndAdamW(matrices, adamw, settings) if matrices else adamw
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
@@ -56,6 +68,39 @@ def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
         return 1.0
     left = (steps - step) / max(1, steps - warm)
     return left if settings.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """``rate`` for every group, times the group's own ``factor`` where it has one."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("factor", 1.0)
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Muon for weight matrices, AdamW for the rest, as one optimiser with one state.
+
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) steps along the orthogonalised momentum of a
+    matrix, so that all its directions learn alike. It is torch's own, from torch 2.9 on.
+    """
+
+    def __init__(self, matrices: list[nn.Parameter], adamw: torch.optim.AdamW, settings: OptimiserSettings):
+        if not hasattr(torch.optim, "Muon"):
+            raise InputError(Problem("Muon needs torch 2.9 or newer", "optimiser.kind", "", torch.__version__))
+        muon = torch.optim.Muon(matrices, lr=settings.muon_lr, weight_decay=settings.weight_decay)
+        for group in muon.param_groups:
+            group["factor"] = settings.muon_lr / settings.lr
+        super().__init__([*muon.param_groups, *adamw.param_groups], {})
+        self._parts = [(muon, len(muon.param_groups)), (adamw, len(adamw.param_groups))]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = closure() if closure is not None else None
+        groups = iter(self.param_groups)
+        for part, number in self._parts:
+            # what was loaded from a checkpoint is ours and not yet theirs
+            part.param_groups, part.state = [next(groups) for _ in range(number)], self.state
+            part.step()
+        return loss
 
 
 class PaperAdamax(torch.optim.Optimizer):

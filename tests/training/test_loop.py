@@ -63,7 +63,7 @@ def run(tasks, accelerator, how, path=None, stop_at=None, seed=3):
     return model, result
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adamax"])
+@pytest.mark.parametrize("kind", ["adamw", "adamax", "muon"])
 @pytest.mark.parametrize("regime", ["mixed", "one_task"])
 def test_stopped_and_resumed_is_bit_equal(tasks, accelerator, tmp_path, kind, regime):
     how = settings(kind, regime=regime)

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from mtl_tickets.training.optim import OptimiserSettings, PaperAdamax, learning_rate, make_optimiser
+from mtl_tickets.training.optim import (
+    OptimiserSettings,
+    PaperAdamax,
+    learning_rate,
+    make_optimiser,
+    set_learning_rate,
+)
 
 
 def test_paper_adamax_follows_its_formula():
@@ -63,3 +69,53 @@ def test_linear_decay_ends_at_zero():
     settings = OptimiserSettings(warm_up=0.1)
     assert learning_rate(100, 100, settings) == 0.0
     assert learning_rate(55, 100, settings) == pytest.approx(0.5)
+
+
+class Tied(nn.Module):
+    """An embedding that is also the output, as in masked-language models, with two layers between."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.inner, self.norm = nn.Embedding(9, 4), nn.Linear(4, 4), nn.LayerNorm(4)
+        self.out = nn.Linear(4, 9)
+        self.out.weight = self.words.weight
+
+    def forward(self, ids):
+        return self.out(self.norm(self.inner(self.words(ids))))
+
+
+def test_muon_has_the_matrices_between_vectors_and_adamw_the_rest():
+    model = Tied()
+    optimiser = make_optimiser(model, OptimiserSettings(kind="muon", lr=1e-3, muon_lr=0.02))
+    set_learning_rate(optimiser, 5e-4)
+    rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+    assert rates[id(model.inner.weight)] == pytest.approx(0.01)
+    rest = [p for p in model.parameters() if p is not model.inner.weight]
+    assert {rates[id(p)] for p in rest} == {5e-4}
+    assert len(rates) == len(rest) + 1
+
+
+def test_muon_and_adamw_step_as_they_do_alone():
+    torch.manual_seed(0)
+    together, apart = Tied(), Tied()
+    apart.load_state_dict(together.state_dict())
+    settings = OptimiserSettings(kind="muon", lr=1e-2, muon_lr=0.05, weight_decay=0.1)
+    optimiser = make_optimiser(together, settings)
+    rest = [p for p in apart.parameters() if p is not apart.inner.weight]
+    alone = [
+        torch.optim.Muon([apart.inner.weight], lr=0.05, weight_decay=0.1),
+        torch.optim.AdamW([p for p in rest if p.ndim > 1], lr=1e-2, weight_decay=0.1, fused=True),
+        torch.optim.AdamW([p for p in rest if p.ndim == 1], lr=1e-2, weight_decay=0.0, fused=True),
+    ]
+    ids = torch.arange(9)
+    for step in range(4):
+        if step == 2:  # through a checkpoint
+            saved = optimiser.state_dict()
+            optimiser = make_optimiser(together, settings)
+            optimiser.load_state_dict(saved)
+        for model, steppers in ((together, [optimiser]), (apart, alone)):
+            model.zero_grad()
+            nn.functional.cross_entropy(model(ids), ids).backward()
+            for stepper in steppers:
+                stepper.step()
+    torch.testing.assert_close(together.state_dict(), apart.state_dict(), rtol=0, atol=0)
