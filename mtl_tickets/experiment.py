@@ -19,6 +19,7 @@ import pydantic
 from mtl_tickets.errors import ConfigError, DataError, InputError, Problem, nearest
 from mtl_tickets.evaluation.records import read_rows
 from mtl_tickets.files import digest
+from mtl_tickets.pretraining.encoders import made_from
 from mtl_tickets.progress import Progress, Silent
 from mtl_tickets.recipes import RECIPES
 from mtl_tickets.recipes.run_directory import RunDirectory
@@ -125,7 +126,7 @@ class Loaded:
                 split: _absolute(given or getattr(source, "root", None)) for split, source in self.sources(spec).items()
             }
         return {
-            "encoder": _absolute(encoder if encoder.is_dir() else None),
+            "encoder": made_from(str(encoder)) or _absolute(encoder if encoder.is_dir() else None),
             "hub_cache": _absolute(data.hub_cache),
             "data": roots,
         }

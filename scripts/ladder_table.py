@@ -2,8 +2,8 @@
 
     python scripts/ladder_table.py runs/EXPERIMENT > table.md
 
-Everything comes from the result rows; each number is a mean over seeds (and, in the first table, over tasks), with the
-sample standard deviation over seeds.
+Everything comes from the result rows: dev scores, each number a mean over seeds (in the first table over tasks too)
+with the sample standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtl_tickets.errors import MtlTicketsError
+from mtl_tickets.errors import CheckpointError, MtlTicketsError, Problem
 from mtl_tickets.evaluation.records import Row, one, read_rows, select
 from mtl_tickets.locate import runs_in
 
 KINDS = ("winning", "random", "losing")
-DEV = "dev"
+# what the rung is chosen on; it says nothing of rows that no choice has seen
+SELECTION = "selection"
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
@@ -26,20 +27,30 @@ def mean_and_spread(values: Sequence[float]) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
-def ladder_tables(runs: Sequence[Sequence[Row]]) -> str:
-    """``runs``: the rows of one seed each. Markdown: the average over tasks with what is kept, then a table a kind."""
+def ladder_tables(runs: Sequence[Sequence[Row]], where: str = "") -> str:
+    """``runs``: the rows of one seed each. Markdown: the average over tasks with what is kept, then a table a kind.
+
+    Of a task with several dev splits the first is shown. Raises :class:`CheckpointError` where a run has no ladder.
+    """
     rows = [row for run in runs for row in run]
-    tasks = list(dict.fromkeys(row.task for row in select(rows, stage="single", metric="score", split=DEV)))
-    stages = dict.fromkeys(row.stage for row in rows if row.stage.startswith("ladder/"))
+    first_split: dict[str, str] = {}
+    for row in select(rows, stage="single", metric="score"):
+        if row.split != SELECTION:
+            first_split.setdefault(row.task, row.split)
+    stages = {row.stage for row in rows}
     kinds = [kind for kind in KINDS if f"ladder/{kind}-1" in stages]
+    if not kinds or not first_split:
+        raise CheckpointError(
+            Problem("the run must have trained its ladders", where, hint="run it, at least --to ladder")
+        )
     rungs = sum(stage.startswith(f"ladder/{kinds[0]}-") for stage in stages)
 
     def values(stage: str, task: str, metric: str = "score") -> list[float]:
-        split = DEV if metric == "score" else "all"
+        split = first_split[task] if metric == "score" else "all"
         return [one(run, stage=stage, task=task, metric=metric, split=split).value for run in runs]
 
     def averaged(stage: str, metric: str = "score") -> list[float]:
-        by_task = [values(stage, task, metric) for task in tasks]
+        by_task = [values(stage, task, metric) for task in first_split]
         return [statistics.fmean(of_seed) for of_seed in zip(*by_task, strict=True)]
 
     lines = ["| rung | kept % | " + " | ".join(kinds) + " |", "|---:|---:|" + "---:|" * len(kinds)]
@@ -51,7 +62,7 @@ def ladder_tables(runs: Sequence[Sequence[Row]]) -> str:
     for kind in kinds:
         lines += ["", f"### {kind} tickets, rung by rung", ""]
         lines += ["| task | " + " | ".join(map(str, range(rungs + 1))) + " |", "|---|" + "---:|" * (rungs + 1)]
-        for task in tasks:
+        for task in first_split:
             cells = [mean_and_spread(values("single", task))]
             cells += [mean_and_spread(values(f"ladder/{kind}-{rung}", task)) for rung in range(1, rungs + 1)]
             lines.append(f"| {task} | " + " | ".join(cells) + " |")
@@ -63,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        print(ladder_tables([read_rows(run / "results.jsonl") for run in runs_in(Path(arguments[0]))]))
+        print(ladder_tables([read_rows(run / "results.jsonl") for run in runs_in(Path(arguments[0]))], arguments[0]))
     except MtlTicketsError as error:
         print(error, file=sys.stderr)
         return 2

@@ -221,7 +221,9 @@ def pretrain(
 def _show_record(record: dict[str, Any], folder: Path) -> None:
     console = out()
     training = record["training"]
-    names = {"loss": "loss", "held_out_loss": "held-out loss"}
+    names = {"held_out_loss": "held-out loss", "held_out_next_sentence": "of the next sentence"}
+    if "held_out_loss" not in record:
+        names = {"loss": "loss"}
     losses = [f"{name} {record[key]:.3f}" for key, name in names.items() if record.get(key) is not None]
     console.print(
         f"{record['parameters']:,} parameters, {training['tokens']:,} tokens ({training['passes']:.1f} passes over "

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mtl_tickets.pretraining.sequences import NO_PAIR, Sequences, SpecialIds
+from mtl_tickets.tasks.batches import moved_to
 
 MASKED, REPLACED = 0.8, 0.1
 # sequences of like length share a batch: within this many batches they are sorted by length
@@ -39,12 +40,8 @@ class MaskedBatch:
     def to(self, device: torch.device) -> MaskedBatch:
         if device.type == "cpu":
             return self
-
-        def move(tensor: torch.Tensor) -> torch.Tensor:
-            pinned = tensor.pin_memory() if device.type == "cuda" else tensor
-            return pinned.to(device, non_blocking=True)
-
-        moved: dict[str, Any] = {name: move(value) for name, value in vars(self).items() if torch.is_tensor(value)}
+        tensors = {name: value for name, value in vars(self).items() if torch.is_tensor(value)}
+        moved: dict[str, Any] = {name: moved_to(device, value) for name, value in tensors.items()}
         return replace(self, **moved)
 
 
@@ -71,6 +68,7 @@ class MaskedBatches:
         self.sequences, self.chosen, self.special = sequences, np.asarray(chosen), special
         self.size, self.seed, self.mask_share = size, seed, mask_share
         self.rank, self.world = rank, world
+        self.pool = sequences.pool(self.chosen)
         self.per_pass = -(-len(self.chosen) // size)
         self.pass_tokens = int(sequences.sizes[self.chosen].sum())
         self._order: tuple[int, np.ndarray] | None = None
@@ -117,7 +115,7 @@ class MaskedBatches:
         turn, place = divmod(number, self.per_pass)
         chosen = self.order(turn)[place * self.size : (place + 1) * self.size]
         rng = np.random.default_rng([self.seed, turn, 1 + place])
-        rows = self.sequences.rows(chosen, self.chosen, rng)
+        rows = self.sequences.rows(chosen, self.pool, rng)
         inputs, predicted = mask_tokens(rows.ids, self.special, self.mask_share, rng, rows.real)
         count = int(predicted.sum())
         mine = np.arange(len(chosen))[self.rank :: self.world]

@@ -34,8 +34,8 @@ def ppmi_embeddings(
     """Embeddings of all words of a text, float32 [vocabulary, width]; a pure function of the arguments.
 
     ``ids``: the text, integers [tokens] in [0, vocabulary). ``ends``: where its documents end, ascending [documents];
-    what follows the last end is a document too. Two words occur together where they are at most ``window`` places
-    apart in one document.
+    what follows the last end is a document too, and an end behind the text is none. Two words occur together where
+    they are at most ``window`` places apart in one document.
 
     The words that occur have embeddings of mean 0, and their entries the standard deviation ``std``; columns beyond
     the rank of the matrix are 0. Words that never occur have random normal rows of the same deviation, and so have all
@@ -63,7 +63,8 @@ def cooccurrences(ids: np.ndarray, ends: np.ndarray, vocabulary: int, window: in
     """How often each two words occur together: a symmetric sparse matrix [vocabulary, vocabulary] of float64 counts."""
     from scipy import sparse
 
-    ends = np.append(np.asarray(ends, dtype=np.int64), len(ids))
+    ends = np.asarray(ends, dtype=np.int64)
+    ends = np.append(ends[ends < len(ids)], len(ids))
     shape = (vocabulary, vocabulary)
     following = sparse.csr_matrix(shape, dtype=np.float64)
     for start in range(0, len(ids), CHUNK):

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pydantic
 import torch
 from accelerate import Accelerator
@@ -135,7 +136,9 @@ def _prepare(
         text = read_text(sources, tokenizer, cache)
     special = SpecialIds.of(tokenizer)
     kind = PassagePairs if settings.next_sentence else Packed
-    held_out = held_spans(len(text.ids), settings.held_out, settings.length - 2)
+    # a pair ends where its lines do: of three sequences' length, one at least lies within
+    grain = (settings.length - 2) * (3 if settings.next_sentence else 1)
+    held_out = held_spans(len(text.ids), settings.held_out, grain)
 
     def cut(length: int, size: int) -> tuple[MaskedBatches, MaskedBatches | None]:
         """What to train on, and what is held out."""
@@ -144,12 +147,15 @@ def _prepare(
         if not len(trained):
             rule = f"the text must fill a sequence of {length} tokens, beside what is held out"
             raise DataError(Problem(rule, settings.text[0], found=f"{len(text.ids)} tokens"))
-        held = held[:: max(1, len(held) // HELD_OUT_SEQUENCES)][:HELD_OUT_SEQUENCES]
+        # of many, some from all over the text
+        held = held[np.linspace(0, len(held) - 1, min(len(held), HELD_OUT_SEQUENCES)).astype(int)]
         share, rank, world = settings.mask_share, accelerator.process_index, accelerator.num_processes
         batches = MaskedBatches(sequences, trained, special, size, settings.seed, share, rank, world)
         return batches, MaskedBatches(sequences, held, special, size, 0, share) if len(held) else None
 
     long, held = cut(settings.length, settings.batch_size)
+    if held is None and settings.held_out:
+        progress.say("the text is too short to hold any of it out")
     short = cut(settings.short_length, settings.short_batch_size)[0] if settings.short_length else None
     return Prepared(tokenizer, text, long, short, held)
 
@@ -217,7 +223,7 @@ def _train(
         "parameters": sum(p.numel() for p in network.parameters()),
         "encoder_hash": encoder_hash(network.base_model),
         "loss": losses[-1].get("loss"),
-        "held_out_loss": losses[-1].get("held_out_loss"),
+        **{name: value for name, value in losses[-1].items() if name.startswith("held_out")},
         "losses": losses,
         "mixed_precision": accelerator.mixed_precision,
         "versions": versions(),

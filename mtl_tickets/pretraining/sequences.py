@@ -16,6 +16,8 @@ from mtl_tickets.pretraining.text import TokenText
 
 # what ``Rows.follows`` says of a sequence that holds one passage
 NO_PAIR = -100
+# a drawn passage is as long as the true one, or one of this many next shorter or longer ones
+NEIGHBOURS = 4
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,11 @@ class Sequences(Protocol):
     sizes: np.ndarray
     spans: np.ndarray
 
-    def rows(self, numbers: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> Rows:
+    def pool(self, numbers: np.ndarray) -> Any:
+        """What passages may be drawn from, where the sequences in use are ``numbers``."""
+        ...
+
+    def rows(self, numbers: np.ndarray, pool: Any, rng: np.random.Generator) -> Rows:
         """The sequences of these ``numbers``; other passages are drawn from those of ``pool``."""
         ...
 
@@ -76,7 +82,10 @@ class Packed:
         self.spans = np.stack([starts, starts + self.content], axis=1)
         self.sizes = np.full(len(starts), self.content)
 
-    def rows(self, numbers: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> Rows:
+    def pool(self, numbers: np.ndarray) -> None:
+        return None
+
+    def rows(self, numbers: np.ndarray, pool: None, rng: np.random.Generator) -> Rows:
         tokens = np.empty((len(numbers), self.content + 2), dtype=np.int64)
         tokens[:, 0], tokens[:, -1] = self.special.cls, self.special.sep
         tokens[:, 1:-1] = self.ids[np.asarray(numbers)[:, None] * self.content + np.arange(self.content)]
@@ -89,7 +98,8 @@ class PassagePairs:
     This is next-sentence prediction (Devlin et al. 2019, https://arxiv.org/abs/1810.04805, section 3.1) with the lines
     of a text for sentences: consecutive lines of one document fill a sequence, and the line end nearest to its middle
     parts A from B. A line longer than half a sequence counts as several. What is left of a document as a single line
-    is a sequence of one passage. Deviation: the split is the same in every pass, what is drawn is not.
+    is a sequence of one passage. Deviations: the split is the same in every pass, what is drawn is not; and the drawn
+    passage is about as long as the true one, or lengths would tell them apart.
 
     Raises :class:`DataError` where no document has two lines.
     """
@@ -98,31 +108,33 @@ class PassagePairs:
         self.ids, self.special, self.room = text.ids, special, length - 3
         pieces, document = _pieces(text, max(1, self.room // 2))
         begins = _filled(pieces, document, self.room)
-        starts, stops = pieces[begins, 0], pieces[np.append(begins[1:], len(pieces)) - 1, 1]
+        lasts = np.append(begins[1:], len(pieces)) - 1
+        starts, stops = pieces[begins, 0], pieces[lasts, 1]
         self.spans = np.stack([starts, stops], axis=1)
         self.sizes = stops - starts
-        # the inner piece end that is nearest to the middle; ``stop`` itself where there is none
-        self.splits = np.array(
-            [
-                _nearest(pieces[begin:end, 1][:-1], start, stop)
-                for begin, end, start, stop in zip(
-                    begins, np.append(begins[1:], len(pieces)), starts, stops, strict=True
-                )
-            ],
-            dtype=np.int64,
-        )
+        self.splits = _middles(pieces[:, 1], begins, lasts, starts + stops)
         self.paired = self.splits < stops
         if not self.paired.any():
-            rule = "next-sentence prediction needs documents of two lines or more"
-            raise DataError(Problem(rule, hint="a document ends at a blank line; token packs have no lines"))
+            rule = "next-sentence prediction needs a document of two lines, or of a line longer than half a sequence"
+            raise DataError(Problem(rule, hint="a document ends at a blank line, one of a pack is one line"))
 
-    def rows(self, numbers: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> Rows:
-        """Where no pair is in ``pool`` nothing is drawn."""
+    def pool(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs among ``numbers`` by the length of their second passage, and these lengths."""
+        pairs = numbers[self.paired[numbers]]
+        lengths = self.spans[pairs, 1] - self.splits[pairs]
+        order = np.argsort(lengths, kind="stable")
+        return pairs[order], lengths[order]
+
+    def rows(self, numbers: np.ndarray, pool: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> Rows:
+        """Where no other pair is in ``pool`` nothing is drawn."""
         numbers = np.asarray(numbers)
+        pairs, lengths = pool
         drawn = rng.random(len(numbers)) < 0.5
-        candidates = pool[self.paired[pool]]
+        own = self.spans[numbers, 1] - self.splits[numbers]
+        low = np.maximum(np.searchsorted(lengths, own, side="left") - NEIGHBOURS, 0)
+        high = np.minimum(np.searchsorted(lengths, own, side="right") + NEIGHBOURS, len(pairs))
         # one draw for each row, wanted or not: a row's passage does not depend on the others' coins
-        others = candidates[rng.integers(len(candidates), size=len(numbers))] if len(candidates) else numbers
+        others = pairs[rng.integers(low, high)] if len(pairs) else numbers
         follows = np.where(self.paired[numbers], np.where(drawn & (others != numbers), 0, 1), NO_PAIR)
         rows: list[tuple[np.ndarray, np.ndarray]] = []
         for number, other, truth in zip(numbers, others, follows, strict=True):
@@ -189,7 +201,8 @@ def _pieces(text: TokenText, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Lines, cut where they have more than ``most`` tokens: int64 [pieces, 2], and int64 [pieces], their documents."""
     document = np.searchsorted(text.ends, text.lines, side="left")
     starts = np.empty_like(text.lines)
-    starts[:1] = 0
+    # empty documents in front
+    starts[:1] = [text.ends[number - 1] if number else 0 for number in document[:1]]
     # a document's first line starts behind the [SEP] of the one before
     starts[1:] = np.where(document[1:] > document[:-1], text.ends[document[1:] - 1], text.lines[:-1])
     counts = -(-(text.lines - starts) // most)
@@ -203,12 +216,18 @@ def _filled(pieces: np.ndarray, document: np.ndarray, room: int) -> np.ndarray:
     """The first piece of every sequence: pieces are taken while they are of one document and fit into ``room``."""
     begins: list[int] = []
     start, current = 0, -1
-    for number, (begin, stop) in enumerate(pieces.tolist()):
-        if document[number] != current or stop - start > room:
+    for number, (begin, stop, owner) in enumerate(zip(*pieces.T.tolist(), document.tolist(), strict=True)):
+        if owner != current or stop - start > room:
             begins.append(number)
-            start, current = begin, document[number]
+            start, current = begin, owner
     return np.array(begins, dtype=np.int64)
 
 
-def _nearest(ends: np.ndarray, start: int, stop: int) -> int:
-    return int(ends[np.argmin(np.abs(2 * ends - start - stop))]) if len(ends) else int(stop)
+def _middles(ends: np.ndarray, begins: np.ndarray, lasts: np.ndarray, doubled: np.ndarray) -> np.ndarray:
+    """For each run of pieces ``begins[i]`` to ``lasts[i]`` the inner end nearest to ``doubled[i] / 2``; of a run of one
+    piece the end."""
+    inner = np.maximum(begins, lasts - 1)
+    above = np.clip(np.searchsorted(2 * ends, doubled), begins, inner)
+    below = np.maximum(above - 1, begins)
+    nearer = np.abs(2 * ends[below] - doubled) <= np.abs(2 * ends[above] - doubled)
+    return ends[np.where(nearer, below, above)]

@@ -22,6 +22,7 @@ import numpy as np
 from mtl_tickets.errors import DataError, InputError, Problem, nearest
 from mtl_tickets.files import digest, file_digest, folder_written_whole, read_json, write_json
 from mtl_tickets.pretraining.settings import PLAYGROUND_TEXT
+from mtl_tickets.pretraining.vocabulary import SPECIALS, read_pieces
 from mtl_tickets.tasks import playground
 from mtl_tickets.tasks.encode import tokenizer_fingerprint
 
@@ -114,14 +115,18 @@ class TokenPack:
         return file_digest(self.path) if self.pieces is None else digest([file_digest(self.path), *self.pieces])
 
     def lines(self) -> Iterator[str]:
-        """The documents as words, a document on a line, and the blank lines between them."""
+        """The documents as words, a document on a line, and the blank lines between them.
+
+        Special tokens are left out, a word that was unknown to the packs' vocabulary too.
+        """
         if self.pieces is None:
             rule = "token ids are no text"
             raise InputError(Problem(rule, self.name, hint="give packs_vocabulary, or the packs' own tokenizer"))
         ids = self.ids(len(self.pieces))
         pieces = np.array(self.pieces, dtype=object)
+        special = np.isin(pieces, SPECIALS)
         for document in np.split(ids, np.flatnonzero(ids == self.pieces.index(SEPARATOR))):
-            words = " ".join(pieces[document[document != self.pieces.index(SEPARATOR)]]).replace(" ##", "")
+            words = " ".join(pieces[document[~special[document]]]).replace(" ##", "")
             if words:
                 yield words
                 yield ""
@@ -151,7 +156,7 @@ def find_sources(text: Sequence[str], playground_tokens: int, packs_vocabulary: 
     ``packs_vocabulary``: the ``vocab.txt`` of packs that were not made with the tokenizer. Raises :class:`DataError`
     with every name that stands for nothing.
     """
-    pieces = None if packs_vocabulary is None else _pieces(Path(packs_vocabulary))
+    pieces = None if packs_vocabulary is None else tuple(read_pieces(Path(packs_vocabulary)))
     sources: list[Source] = []
     problems: list[Problem] = []
     for name in text:
@@ -169,6 +174,10 @@ def find_sources(text: Sequence[str], playground_tokens: int, packs_vocabulary: 
                 problems.append(Problem(f"text must be in a file that ends in {', '.join(ENDINGS)}", str(path)))
             else:
                 sources.append(TokenPack(path, pieces) if ".u16" in path.suffixes[-2:] else PlainText(path))
+    if pieces is not None and not any(isinstance(source, TokenPack) for source in sources):
+        problems.append(
+            Problem("packs_vocabulary is for token packs (.u16, .u16.xz), and the text has none", found=text)
+        )
     if problems:
         raise DataError(problems)
     return sources
@@ -210,7 +219,7 @@ def read_text(sources: Sequence[Source], tokenizer: Any, cache: Path) -> TokenTe
                     ends.append(tokens + 1 + np.flatnonzero(ids == tokenizer.sep_token_id))
                     lines.append(tokens + stops)
                     tokens += len(ids)
-        if tokens == 0:
+        if not sum(map(len, lines)):
             raise DataError([Problem("must hold text", source.name) for source in sources])
         np.save(part / "ends.npy", np.concatenate(ends).astype(np.int64))
         np.save(part / "lines.npy", np.concatenate(lines).astype(np.int64))
@@ -229,7 +238,7 @@ def _kept(folder: Path, key: str) -> TokenText | None:
         ends, lines = np.load(folder / "ends.npy"), np.load(folder / "lines.npy")
     except (InputError, OSError, ValueError, EOFError, KeyError):
         return None
-    whole = len(ids) == about["tokens"] == ends[-1] > lines[-1]
+    whole = len(ends) and len(lines) and len(ids) == about["tokens"] == ends[-1] > lines[-1]
     return TokenText(ids, ends, lines, key) if whole else None
 
 
@@ -253,19 +262,6 @@ def _stretches(source: Source, tokenizer: Any) -> Iterator[tuple[np.ndarray, np.
         elif line is None and document:
             yield np.array([*document, separator]), np.array(stops_here)
             document, stops_here = [], []
-
-
-def _pieces(path: Path) -> tuple[str, ...]:
-    """The word pieces of a ``vocab.txt``, a piece on a line."""
-    try:
-        pieces = tuple(path.read_text(encoding="utf-8").splitlines())
-    except OSError as error:
-        raise DataError(Problem(f"must be a readable vocab.txt ({error.strerror})", str(path))) from None
-    except UnicodeDecodeError:
-        raise DataError(Problem("must be UTF-8 text", str(path))) from None
-    if SEPARATOR not in pieces:
-        raise DataError(Problem(f"a WordPiece vocabulary must have the piece {SEPARATOR}", str(path)))
-    return pieces
 
 
 def _tokenised(lines: Iterable[str], tokenizer: Any) -> Iterator[list[int] | None]:

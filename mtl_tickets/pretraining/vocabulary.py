@@ -59,9 +59,18 @@ def train_vocabulary(
 
 
 def read_vocabulary(path: Path, lower_case: bool = True, positions: int = 512) -> Any:
-    """The BERT tokenizer of a ``vocab.txt``, a piece on a line. Raises :class:`DataError` where pieces are missing."""
+    """The BERT tokenizer of a ``vocab.txt``. Raises :class:`DataError` where :func:`read_pieces` does."""
+    return _bert_tokenizer(read_pieces(path), lower_case, positions)
+
+
+def read_pieces(path: Path) -> list[str]:
+    """The pieces of a ``vocab.txt``, a piece on a line. Raises :class:`DataError` where pieces are missing or stand
+    twice, or the file cannot be read."""
     try:
-        pieces = path.read_text(encoding="utf-8").splitlines()
+        # splitlines would also end a line at characters that may be pieces themselves
+        pieces = path.read_bytes().decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    except OSError as error:
+        raise DataError(Problem(f"must be a readable vocab.txt ({error.strerror})", str(path))) from None
     except UnicodeDecodeError as error:
         raise DataError(Problem("must be UTF-8 text", str(path), f"byte {error.start}")) from None
     missing = [special for special in SPECIALS if special not in pieces]
@@ -70,7 +79,7 @@ def read_vocabulary(path: Path, lower_case: bool = True, positions: int = 512) -
     twins = [piece for piece, count in Counter(pieces).items() if count > 1]
     if twins:
         raise DataError(Problem("a piece may stand only once", str(path), found=twins[:5]))
-    return _bert_tokenizer(pieces, lower_case, positions)
+    return pieces
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -21,7 +21,7 @@ from mtl_tickets.recipes.workbench import Scoring, Training, Workbench, derived_
 from mtl_tickets.scoring import ScoreSettings
 from mtl_tickets.settings import InvalidSetting, Settings, one_of
 from mtl_tickets.tasks.data import SelectionSettings
-from mtl_tickets.tasks.samplers import Given
+from mtl_tickets.tasks.samplers import Quota
 from mtl_tickets.tickets.draw import Budget, LadderSettings, draw, ladder_budgets, reference_random_ticket
 from mtl_tickets.tickets.overlap import overlap
 from mtl_tickets.tickets.scores import Scores
@@ -131,6 +131,15 @@ class SuperTickets(RecipeSettings):
         ]
         if problems:
             raise InvalidSetting(problems)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _fixed_batches_come_once(self) -> Self:
+        if self.multi.as_single and self.compat.fixed_batches:
+            rule = (
+                "fixed batches give every row once an epoch: leave out one of multi.as_single and compat.fixed_batches"
+            )
+            raise InvalidSetting([Problem(rule, place="multi.as_single", found=True)])
         return self
 
     @property
@@ -320,9 +329,9 @@ class SuperTickets(RecipeSettings):
         if self.multi.as_single:
             rows = bench.rows()
             seen = {task: rows[task] * self._single(task).epochs for task in bench.learned}
-            sampler = Given(given={task: float(number) for task, number in seen.items()}, oversample=True)
-            batches = settings.batches.model_copy(update={"sampler": sampler})
             epochs = max(1, round(sum(seen.values()) / sum(rows[task] for task in bench.learned)))
+            quota = {task: max(1, round(number / epochs)) for task, number in seen.items()}
+            batches = settings.batches.model_copy(update={"sampler": Quota(quota=quota)})
             settings = settings.model_copy(update={"epochs": epochs, "batches": batches})
         return self._batched(settings)
 

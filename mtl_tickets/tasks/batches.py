@@ -88,23 +88,25 @@ class Batch:
     weight: float = 1.0
 
     def to(self, device: torch.device) -> Batch:
-        def move(tensor: torch.Tensor) -> torch.Tensor:
-            if device.type != "cuda":  # elsewhere memory cannot be pinned, and a copy must be whole before it is used
-                return tensor.to(device)
-            return tensor.pin_memory().to(device, non_blocking=True)
-
         if device.type == "cpu":
             return self
         return Batch(
-            move(self.input_ids),
-            move(self.attention_mask),
-            move(self.token_type_ids),
+            moved_to(device, self.input_ids),
+            moved_to(device, self.attention_mask),
+            moved_to(device, self.token_type_ids),
             self.segments,
-            [None if label is None else move(label) for label in self.labels],
+            [None if label is None else moved_to(device, label) for label in self.labels],
             self.indices,
             self.count,
             self.weight,
         )
+
+
+def moved_to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
+    """A copy on ``device``, made while the work before it goes on where that is safe."""
+    if device.type != "cuda":  # elsewhere memory cannot be pinned, and a copy must be whole before it is used
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class TaskBatches:

@@ -1,6 +1,6 @@
 """In which order the tasks' examples come within an epoch.
 
-The five samplers of the field (MT-DNN, T5, jiant) are rows of one operator: a weight per task. Draws follow an
+The samplers of the field (MT-DNN, T5, jiant) are rows of one operator: a weight per task. Draws follow an
 exponential race: the items of task t arrive as a Poisson process of rate w_t, and the order of arrival is exactly
 "draw the next task with probability w_t among the tasks that still have items".
 
@@ -104,7 +104,28 @@ class Given(Sampler):
         return np.array([self.given.get(task, 1.0) for task in rows])
 
 
-AnySampler = Annotated[Proportional | Uniform | Temperature | SquareRoot | Given, pydantic.Discriminator("kind")]
+@SAMPLERS.register("quota")
+class Quota(Sampler):
+    """So many examples of each task in an epoch, whatever the number of its rows; tasks not listed: every row once.
+
+    What is left of a pass over the rows comes in the next epoch: over all epochs no row is seen twice as often as
+    another, give or take one.
+    """
+
+    kind: Literal["quota"] = "quota"
+    oversample: Literal[True] = pydantic.Field(True, description="a quota is always one")
+    quota: dict[str, pydantic.PositiveInt] = pydantic.Field({}, description="task -> examples an epoch")
+
+    def weights(self, rows: dict[str, int]) -> np.ndarray:
+        return np.array(list(self.quotas(rows).values()), dtype=np.float64)
+
+    def quotas(self, rows: dict[str, int]) -> dict[str, int]:
+        return {task: self.quota.get(task, number) for task, number in rows.items()}
+
+
+AnySampler = Annotated[
+    Proportional | Uniform | Temperature | SquareRoot | Given | Quota, pydantic.Discriminator("kind")
+]
 
 
 def interleave(counts: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

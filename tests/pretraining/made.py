@@ -19,7 +19,8 @@ def running(tokens, seed=0):
     ids[np.random.default_rng(seed).random(tokens) < 0.05] = SPECIAL.sep
     ids[-1] = SPECIAL.sep
     ends = 1 + np.flatnonzero(ids == SPECIAL.sep)
-    return TokenText(ids.astype(np.uint16), ends, ends - 1, "running")
+    filled = np.diff(ends, prepend=0) > 1
+    return TokenText(ids.astype(np.uint16), ends, ends[filled] - 1, "running")
 
 
 def documents(shapes):
@@ -31,7 +32,7 @@ def documents(shapes):
             lines.append(len(ids))
         ids.append(SPECIAL.sep)
         ends.append(len(ids))
-    return TokenText(np.array(ids, dtype=np.uint16), np.array(ends), np.array(lines), "documents")
+    return TokenText(np.array(ids, dtype=np.uint32), np.array(ends), np.array(lines), "documents")
 
 
 def batches(chunks=50, length=12, size=8, seed=3, **options):

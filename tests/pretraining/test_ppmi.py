@@ -116,3 +116,11 @@ def test_what_makes_no_sense_is_refused(text):
     for vocabulary, width, window, std in ((29, 8, 5, 0.1), (30, 0, 5, 0.1), (30, 8, 0, 0.1), (30, 8, 5, 0.0)):
         with pytest.raises(ValueError):
             ppmi_embeddings(*text, vocabulary, width, window=window, std=std)
+
+
+def test_a_part_of_a_text_is_counted_like_the_whole_of_a_shorter_one():
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 30, size=400)
+    ends = np.array([100, 250, 333, 400])
+    part = ppmi_embeddings(ids[:300], ends, 30, 4, std=1.0)
+    np.testing.assert_array_equal(part, ppmi_embeddings(ids[:300], np.array([100, 250]), 30, 4, std=1.0))

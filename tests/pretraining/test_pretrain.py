@@ -84,8 +84,24 @@ def test_the_folder_is_one_that_transformers_reads(done):
     assert sorted(path.name for path in done.parent.iterdir()) == ["animals", "cache"]
 
 
-def test_a_killed_process_goes_on_bit_for_bit(done, text_file, tmp_path):
-    settings = settings_for(text_file, checkpoint_seconds=0).model_dump_json()
+FORMS = {
+    "packed": {},
+    "pairs, short ones first": {"next_sentence": True, "short_length": 16, "short_share": 0.5},
+    "the informed start": {
+        "init_embeddings": "ppmi",
+        "init_attention": "neighbours",
+        "optimiser": "muon",
+        "dropout": 0.1,
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_a_killed_process_goes_on_bit_for_bit(done, form, text_file, tmp_path):
+    settings = settings_for(text_file, checkpoint_seconds=0, **form).model_dump_json()
+    if form:
+        done = tmp_path / "undisturbed" / "animals"
+        pretrain(settings_for(text_file, **form), done, cache=tmp_path / "cache")
     folder = tmp_path / "animals"
     command = [sys.executable, "-c", RUN, settings, str(folder), str(tmp_path / "cache")]
     checkpoint = tmp_path / "animals.unfinished" / "checkpoint.safetensors"
@@ -96,7 +112,7 @@ def test_a_killed_process_goes_on_bit_for_bit(done, text_file, tmp_path):
         os.kill(process.pid, signal.SIGKILL)
     assert checkpoint.exists()
     assert not folder.exists()
-    pretrain(settings_for(text_file), folder, cache=tmp_path / "cache", resume=True)
+    pretrain(settings_for(text_file, **form), folder, cache=tmp_path / "cache", resume=True)
     assert_bit_equal(folder, done)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         assert (folder / name).read_bytes() == (done / name).read_bytes()

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.tree import DecisionTreeClassifier
 
 from mtl_tickets.errors import DataError
 from mtl_tickets.pretraining.sequences import NO_PAIR, Packed, PassagePairs, held_spans, parted
+from mtl_tickets.pretraining.text import TokenText
 
 from .made import SPECIAL, documents, running
 
@@ -18,7 +20,7 @@ def pairs(shapes=SHAPES, length=LENGTH):
 
 def rows_of(sequences, seed=0, pool=None):
     numbers = np.arange(len(sequences.sizes))
-    rows = sequences.rows(numbers, numbers if pool is None else pool, np.random.default_rng(seed))
+    rows = sequences.rows(numbers, sequences.pool(numbers if pool is None else pool), np.random.default_rng(seed))
     ids = [row[real].tolist() for row, real in zip(rows.ids, rows.real, strict=True)]
     return rows, ids
 
@@ -62,9 +64,34 @@ def test_half_of_the_second_passages_are_drawn_from_the_pool_alone():
     assert {tuple(ids[n][6:-1]) for n in np.flatnonzero(rows.follows == 0)} <= allowed
 
 
+def test_lengths_do_not_tell_what_was_drawn():
+    shapes = np.random.default_rng(1).integers(2, 30, size=(4000, 3)).tolist()
+    made = pairs(shapes, length=40)
+    rows, ids = rows_of(made)
+    marks = [row.index(SPECIAL.sep) for row in ids]
+    lengths = np.array([[mark - 1, len(row) - mark] for mark, row in zip(marks, ids, strict=True)])
+    paired = rows.follows != NO_PAIR
+    train, test = np.arange(len(ids)) % 2 == 0, np.arange(len(ids)) % 2 == 1
+    tree = DecisionTreeClassifier(max_depth=4, random_state=0).fit(
+        lengths[paired & train], rows.follows[paired & train]
+    )
+    assert tree.score(lengths[paired & test], rows.follows[paired & test]) < 0.54
+
+
 def test_a_document_is_parted_where_a_line_ends_near_the_middle():
     made = pairs([[2, 2, 6], [6, 2, 2]])
     assert (made.splits - made.spans[:, 0]).tolist() == [4, 6]
+
+
+def test_a_line_longer_than_half_a_sequence_is_a_pair():
+    assert pairs([[11]]).splits.tolist() == [6]
+
+
+def test_documents_without_words_are_nowhere():
+    empty = documents([[], [], [3, 4], [], [5, 2]])
+    made = PassagePairs(TokenText(empty.ids, empty.ends, empty.lines, "x"), SPECIAL, LENGTH)
+    covered = np.concatenate([np.arange(start, stop) for start, stop in made.spans])
+    assert covered.tolist() == np.flatnonzero(empty.ids != SPECIAL.sep).tolist()
 
 
 @pytest.mark.parametrize("shapes", [[[5]], [[3], [4]]])
@@ -85,10 +112,11 @@ def test_held_out_is_a_share_in_stretches(tokens, share):
     assert not len(held_spans(tokens, 0.0, 10))
 
 
-@pytest.mark.parametrize("length", [12, 9])
-def test_no_token_is_both_trained_on_and_held_out(length):
-    made = Packed(running(5000), SPECIAL, length)
-    held = held_spans(5000, 0.1, 10)
+@pytest.mark.parametrize("length", [12, 9, 31])
+@pytest.mark.parametrize("kind", [Packed, PassagePairs])
+def test_no_token_is_both_trained_on_and_held_out(kind, length):
+    made = kind(running(5000), SPECIAL, length)
+    held = held_spans(5000, 0.1, 3 * length)
     trained, kept = parted(made, held)
     inside = np.zeros(5000, dtype=bool)
     for start, stop in held:

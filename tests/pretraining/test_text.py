@@ -124,6 +124,7 @@ def test_broken_utf8_names_every_line(tokenizer, tmp_path):
         ("odd.u16", b"\x05\x00\x06", "even number of bytes"),
         ("empty.txt", b"\n  \n", "must hold text"),
         ("empty.u16", b"", "must hold text"),
+        ("separators.u16", b"\3\0\3\0\3\0", "must hold text"),
     ],
 )
 def test_broken_files_are_refused(name, content, rule, tokenizer, tmp_path):
@@ -143,7 +144,9 @@ def test_packs_of_another_vocabulary_become_words_first(text_file, tokenizer, tm
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("\n".join(other.convert_ids_to_tokens(range(len(other)))), encoding="utf-8")
     lines = sentences(40)
-    ids = [[*other(line, add_special_tokens=False)["input_ids"], other.sep_token_id] for line in lines]
+    # special tokens are no words, wherever they stand
+    marks = [other.cls_token_id, other.unk_token_id, other.pad_token_id]
+    ids = [[*marks, *other(line, add_special_tokens=False)["input_ids"], other.sep_token_id] for line in lines]
     pack = packed(tmp_path / "other.u16.xz", np.concatenate(ids))
     plain = tmp_path / "same.txt"
     plain.write_text("\n\n".join(lines), encoding="utf-8")
@@ -153,8 +156,10 @@ def test_packs_of_another_vocabulary_become_words_first(text_file, tokenizer, tm
     expected = read_text(find_sources([str(plain)], 1), tokenizer, tmp_path / "cache")
     for name in ("ids", "ends", "lines"):
         np.testing.assert_array_equal(getattr(words, name), getattr(expected, name))
-    with pytest.raises(DataError, match=r"must have the piece \[SEP\]"):
+    with pytest.raises(DataError, match=r"must have the pieces \[PAD\]"):
         find_sources([str(pack)], 1, str(plain))
+    with pytest.raises(DataError, match="packs_vocabulary is for token packs"):
+        find_sources([str(plain)], 1, str(vocabulary))
 
 
 def test_no_vocabulary_from_packs(tmp_path):

@@ -58,7 +58,7 @@ def test_oversampling_walks_whole_passes(tasks, regime, sampler):
     sampler = SAMPLERS.get(sampler)(oversample=True)
     batches = make(tasks, regime=regime, sampler=sampler)
     rows = [row for epoch in range(4) for row in seen(batches, epoch)]
-    assert len(rows) == 4 * len(EVERY)
+    assert len(rows) == 4 * sum(sampler.quotas(SIZES).values())
     for t, n in enumerate(SIZES.values()):
         counts = np.bincount([i for task, i in rows if task == t], minlength=n)
         assert counts.max() - counts.min() <= 1
@@ -141,12 +141,16 @@ def test_only_cuda_wants_pinned_memory(tasks, monkeypatch):
     def refuse(tensor):
         raise RuntimeError("memory is pinned for CUDA alone")
 
+    real = torch.Tensor.to
+    waits = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *a, **k: waits.append(k) or real(tensor, *a, **k))
     batch = next(make(tasks).iterate(0))
     assert batch.to(torch.device("cpu")) is batch
     moved = batch.to(torch.device("meta"))  # like any device that is not CUDA
     tensors = [moved.input_ids, moved.attention_mask, moved.token_type_ids, *moved.labels]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert waits and not any(waits)
     assert moved.input_ids.shape == batch.input_ids.shape and moved.segments == batch.segments
 
 

@@ -7,8 +7,8 @@ from mtl_tickets.tasks.samplers import SAMPLERS, interleave
 ROWS = {"a": 1000, "b": 100, "c": 10}
 
 
-def test_the_five_samplers_are_there():
-    assert SAMPLERS.names() == ["given", "proportional", "sqrt", "temperature", "uniform"]
+def test_the_samplers_are_there():
+    assert SAMPLERS.names() == ["given", "proportional", "quota", "sqrt", "temperature", "uniform"]
 
 
 @pytest.mark.parametrize("name", ["given", "proportional", "sqrt", "temperature", "uniform"])
@@ -40,6 +40,12 @@ def test_weights_between_proportional_and_uniform():
 def test_oversampling_by_given_weights():
     sampler = SAMPLERS.get("given")(given={"a": 1, "b": 1, "c": 2}, oversample=True)
     assert sampler.quotas({"a": 50, "b": 25, "c": 25}) == {"a": 25, "b": 25, "c": 50}
+
+
+def test_a_quota_is_taken_as_it_is():
+    sampler = SAMPLERS.get("quota")(quota={"a": 30, "c": 25})
+    assert sampler.quotas(ROWS) == {"a": 30, "b": 100, "c": 25}
+    np.testing.assert_array_equal(sampler.weights(ROWS), [30, 100, 25])
 
 
 def test_interleaving_keeps_every_item():

@@ -1,0 +1,174 @@
+"""Tokens a second of pre-training, side by side with the transformers Trainer on the same model, text and batches.
+
+    python scripts/benchmark_pretraining.py [--repeats 5] [--steps 30] [--json scripts/results/pretraining.json]
+
+Both train the same BERT (4 x 256, 8 heads, vocabulary 8,192, no dropout) with masked-language modelling on packed
+sequences of 64, 64 a batch, bf16 autocast, AdamW. The Trainer has its stock collator and fused AdamW; ours is what
+`mtl-tickets pretrain` runs. Rounds alternate; a round's first steps are not counted; the ratio is of medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DataCollatorForLanguageModeling,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from mtl_tickets.pretraining.masking import Course, MaskedBatches
+from mtl_tickets.pretraining.mlm import MaskedLanguageModel, masked_loss
+from mtl_tickets.pretraining.sequences import Packed, SpecialIds
+from mtl_tickets.pretraining.text import TokenText
+from mtl_tickets.pretraining.vocabulary import train_vocabulary
+from mtl_tickets.provenance import device, versions
+from mtl_tickets.training.loop import TrainSettings, train
+from mtl_tickets.training.optim import OptimiserSettings
+
+LENGTH, BATCH, SHARE, VOCABULARY, UNCOUNTED = 64, 64, 0.2, 8192, 5
+
+
+def made_text(tokens: int) -> TokenText:
+    """Token ids as common as words are (Zipf's law); what they are changes no speed."""
+    rng = np.random.default_rng(0)
+    ids = 5 + np.minimum(rng.zipf(1.3, size=tokens), VOCABULARY - 6)
+    ids[::50] = 3
+    ends = 1 + np.flatnonzero(ids == 3)
+    return TokenText(ids.astype(np.uint16), ends, ends - 1, "made")
+
+
+def network() -> BertForMaskedLM:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        intermediate_size=1024,
+        max_position_embeddings=128,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertForMaskedLM(config)
+
+
+class Stopwatch:
+    """Seconds from the end of step ``UNCOUNTED`` to the end of the last."""
+
+    def __init__(self) -> None:
+        self.steps, self.started, self.seconds = 0, 0.0, 0.0
+
+    def step(self, _: int = 1) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.steps += 1
+        if self.steps == UNCOUNTED:
+            self.started = time.perf_counter()
+        self.seconds = time.perf_counter() - self.started
+
+    def tokens_a_second(self) -> float:
+        return (self.steps - UNCOUNTED) * BATCH * LENGTH / self.seconds
+
+
+def ours(text: TokenText, special: SpecialIds, steps: int) -> float:
+    watch = Stopwatch()
+    packed = Packed(text, special, LENGTH)
+    source = MaskedBatches(packed, np.arange(len(packed.sizes)), special, BATCH, 0, SHARE)
+    settings = TrainSettings(epochs=1, optimiser=OptimiserSettings(lr=1e-3))
+    model = MaskedLanguageModel(network())
+    accelerator = Accelerator(mixed_precision="bf16")
+    train(model.to(accelerator.device), Course([(source, steps)]), masked_loss, settings, accelerator, seed=0,
+          on_step=watch.step)  # fmt: skip
+    return watch.tokens_a_second()
+
+
+def trainer(text: TokenText, special: SpecialIds, tokenizer: PreTrainedTokenizerFast, steps: int) -> float:
+    packed = Packed(text, special, LENGTH)
+    rows = packed.rows(np.arange(len(packed.sizes)), None, np.random.default_rng(0)).ids
+    watch = Stopwatch()
+
+    class Watching(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            watch.step()
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder,
+            per_device_train_batch_size=BATCH,
+            max_steps=steps,
+            learning_rate=1e-3,
+            bf16=True,
+            use_cpu=not torch.cuda.is_available(),
+            optim="adamw_torch_fused",
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )
+        Trainer(
+            network(),
+            arguments,
+            train_dataset=[{"input_ids": row} for row in rows.tolist()],  # type: ignore[arg-type]
+            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=SHARE),
+            callbacks=[Watching()],
+        ).train()
+    return watch.tokens_a_second()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    steps = given.steps + UNCOUNTED
+    text = made_text(steps * BATCH * LENGTH)
+    tokenizer = train_vocabulary(lambda: ["a b c d e f g"], 100, positions=128)
+    tokenizer.add_tokens([f"w{number}" for number in range(VOCABULARY - len(tokenizer))])
+    special = SpecialIds.of(tokenizer)
+    ways: dict[str, Callable[[], float]] = {
+        "mtl_tickets": lambda: ours(text, special, steps),
+        "transformers Trainer": lambda: trainer(text, special, tokenizer, steps),
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(given.repeats):
+        for name in list(ways) if number % 2 == 0 else list(ways)[::-1]:
+            speeds[name].append(ways[name]())
+            print(f"round {number + 1}  {name:22}{speeds[name][-1]:10,.0f} tokens/s", flush=True)
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    ratio = medians["mtl_tickets"] / medians["transformers Trainer"]
+    result = {
+        "what": "masked-language modelling, BERT 4 x 256, 8 heads, vocabulary 8,192, sequences of 64",
+        "batch": f"{BATCH} x {LENGTH}",
+        "precision": "bf16 autocast",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "device": device(),
+        "versions": versions(),
+        "tokens_a_second": {name: [round(value) for value in values] for name, values in speeds.items()},
+        "ratio_of_medians": round(ratio, 2),
+    }
+    print(f"ratio of medians: {ratio:.2f}")
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
