@@ -172,6 +172,15 @@ class Course:
             number -= batches
         raise IndexError(number)
 
+    def part_after(self, epoch: int) -> MaskedBatches:
+        """What leg ``epoch`` ends with."""
+        left = self._edges[epoch + 1]
+        for source, batches in self.parts:
+            if left <= batches:
+                return source
+            left -= batches
+        raise IndexError(epoch)
+
     def tokens_after(self, epoch: int) -> int:
         """Tokens of text seen when leg ``epoch`` is over."""
         left, tokens = self._edges[epoch + 1], 0

@@ -29,25 +29,33 @@ MEASURED_SECONDS, WARM_UP_STEPS = 3.0, 3
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A text in sequences of one length: what to train on, and what is held out (None where nothing is)."""
+
+    length: int
+    trained: MaskedBatches
+    held: MaskedBatches | None
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Everything the training needs, before the number of tokens is fixed.
 
-    ``short``: None where all sequences have one length. ``held``: None where nothing is held out.
+    ``short``: None where all sequences have one length.
     """
 
     tokenizer: Any
     text: TokenText
-    long: MaskedBatches
-    short: MaskedBatches | None
-    held: MaskedBatches | None
+    long: Cut
+    short: Cut | None
 
 
 def course_of(settings: PretrainSettings, prepared: Prepared, tokens: int) -> Course:
     """The batches for about ``tokens`` tokens of text: short sequences first, where there are any, long ones last."""
     first = 0 if prepared.short is None else min(tokens, round(settings.short_share * tokens))
-    parts = [(prepared.long, prepared.long.batches_for(tokens - first))]
+    parts = [(prepared.long.trained, prepared.long.trained.batches_for(tokens - first))]
     if prepared.short is not None:
-        parts.insert(0, (prepared.short, prepared.short.batches_for(first)))
+        parts.insert(0, (prepared.short.trained, prepared.short.trained.batches_for(first)))
     return Course(parts, settings.reports)
 
 
@@ -114,7 +122,7 @@ def _tokens_a_second(
     steps = WARM_UP_STEPS
     while True:
         short = prepared.short if prepared.short is not None and settings.short_share >= 0.5 else prepared.long
-        source = Course([(short, steps * settings.accumulate)])
+        source = Course([(short.trained, steps * settings.accumulate)])
         trial = copy.deepcopy(model)
         started = time.monotonic()
         train(trial, source, masked_loss, train_settings(settings, 1), accelerator, seed=settings.seed)

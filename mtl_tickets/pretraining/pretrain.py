@@ -21,7 +21,7 @@ from mtl_tickets.files import digest, folder_written_whole, locked, read_json, r
 from mtl_tickets.model.encoders import encoder_hash, quiet_transformers
 from mtl_tickets.pretraining.masking import MaskedBatches
 from mtl_tickets.pretraining.mlm import MaskedLanguageModel, held_out_losses, masked_loss
-from mtl_tickets.pretraining.plan import PLAN, Prepared, course_of, planned_tokens, train_settings
+from mtl_tickets.pretraining.plan import PLAN, Cut, Prepared, course_of, planned_tokens, train_settings
 from mtl_tickets.pretraining.sequences import Packed, PassagePairs, SpecialIds, held_spans, parted
 from mtl_tickets.pretraining.settings import PretrainSettings
 from mtl_tickets.pretraining.start import first_network, first_tokenizer
@@ -140,8 +140,7 @@ def _prepare(
     grain = (settings.length - 2) * (3 if settings.next_sentence else 1)
     held_out = held_spans(len(text.ids), settings.held_out, grain)
 
-    def cut(length: int, size: int) -> tuple[MaskedBatches, MaskedBatches | None]:
-        """What to train on, and what is held out."""
+    def cut(length: int, size: int) -> Cut:
         sequences = kind(text, special, length)
         trained, held = parted(sequences, held_out)
         if not len(trained):
@@ -151,13 +150,13 @@ def _prepare(
         held = held[np.linspace(0, len(held) - 1, min(len(held), HELD_OUT_SEQUENCES)).astype(int)]
         share, rank, world = settings.mask_share, accelerator.process_index, accelerator.num_processes
         batches = MaskedBatches(sequences, trained, special, size, settings.seed, share, rank, world)
-        return batches, MaskedBatches(sequences, held, special, size, 0, share) if len(held) else None
+        return Cut(length, batches, MaskedBatches(sequences, held, special, size, 0, share) if len(held) else None)
 
-    long, held = cut(settings.length, settings.batch_size)
-    if held is None and settings.held_out:
+    long = cut(settings.length, settings.batch_size)
+    if long.held is None and settings.held_out:
         progress.say("the text is too short to hold any of it out")
-    short = cut(settings.short_length, settings.short_batch_size)[0] if settings.short_length else None
-    return Prepared(tokenizer, text, long, short, held)
+    short = cut(settings.short_length, settings.short_batch_size) if settings.short_length else None
+    return Prepared(tokenizer, text, long, short)
 
 
 def _train(
@@ -182,17 +181,21 @@ def _train(
     plan = train_settings(settings, source.legs)
     losses: list[dict[str, Any]] = []
 
-    def measured() -> dict[str, float]:
-        return {} if prepared.held is None else held_out_losses(model, prepared.held, accelerator.device)
+    def measured(part: MaskedBatches) -> dict[str, Any]:
+        """On held-out sequences of the length that is trained: places never trained would count as ignorance."""
+        here = prepared.short if prepared.short is not None and part is prepared.short.trained else prepared.long
+        losses = {} if here.held is None else held_out_losses(model, here.held, accelerator.device)
+        return {"length": here.length, **losses}
 
     def on_leg(leg: int) -> dict[str, Any]:
-        row = {"tokens": source.tokens_after(leg), **measured()}
-        progress.say(f"{row['tokens']:,} tokens" + "".join(f", {k} {row[k]:.3f}" for k in row if k != "tokens"))
-        return row
+        tokens, figures = source.tokens_after(leg), measured(source.part_after(leg))
+        losses = [f", {name} {value:.3f}" for name, value in figures.items() if name != "length"]
+        progress.say(f"{tokens:,} tokens{''.join(losses)}")
+        return {"tokens": tokens, **figures}
 
     progress.begin(f"pretrain {folder.name}", total_steps(source, plan))
     progress.stage("pretrain/training")
-    losses.append({"tokens": 0, "step": 0, **measured()})
+    losses.append({"tokens": 0, "step": 0, **measured(source.parts[0][0])})
     result = train(
         model,
         source,
@@ -215,7 +218,7 @@ def _train(
         "text": {"tokens": len(prepared.text.ids), "documents": len(prepared.text.ends)},
         "training": {
             "tokens": losses[-1]["tokens"],
-            "passes": losses[-1]["tokens"] / prepared.long.pass_tokens,
+            "passes": losses[-1]["tokens"] / prepared.long.trained.pass_tokens,
             "steps": result.steps,
             "predicted_tokens": result.examples,
             "seconds_since_resume": round(result.seconds, 3),

@@ -10,7 +10,6 @@ import pydantic
 import torch
 from torch import nn
 
-from mtl_tickets.errors import InputError, Problem
 from mtl_tickets.settings import Settings
 
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
@@ -80,12 +79,10 @@ class MuonAndAdamW(torch.optim.Optimizer):
     """Muon for weight matrices, AdamW for the rest, as one optimiser with one state.
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) steps along the orthogonalised momentum of a
-    matrix, so that all its directions learn alike. It is torch's own, from torch 2.9 on.
+    matrix, so that all its directions learn alike. The step is torch's own.
     """
 
     def __init__(self, matrices: list[nn.Parameter], adamw: torch.optim.AdamW, settings: OptimiserSettings):
-        if not hasattr(torch.optim, "Muon"):
-            raise InputError(Problem("Muon needs torch 2.9 or newer", "optimiser.kind", "", torch.__version__))
         muon = torch.optim.Muon(matrices, lr=settings.muon_lr, weight_decay=settings.weight_decay)
         for group in muon.param_groups:
             group["factor"] = settings.muon_lr / settings.lr

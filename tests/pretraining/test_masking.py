@@ -105,6 +105,7 @@ def test_parts_of_a_course_come_one_after_the_other():
     lengths = [b.input_ids.shape[1] for leg in range(4) for b in course.iterate(leg)]
     assert lengths == [12] * 5 + [22] * 3
     assert torch.equal(course.batch(6).input_ids, long.batch(1).input_ids)
+    assert [course.part_after(leg) for leg in range(4)] == [short, short, long, long]
     assert course.tokens_after(3) == short.tokens_in(5) + long.tokens_in(3)
     assert Course([(short, 0), (long, 3)], legs=9).legs == 3
 
