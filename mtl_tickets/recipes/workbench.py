@@ -17,7 +17,7 @@ from mtl_tickets.evaluation.evaluate import evaluate, save_predictions
 from mtl_tickets.evaluation.yardsticks import YARDSTICKS
 from mtl_tickets.files import digest, written_whole
 from mtl_tickets.model import store
-from mtl_tickets.model.encoders import encoder_hash
+from mtl_tickets.model.encoders import encoder_hash, read_config
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
 from mtl_tickets.progress import Progress
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
@@ -41,6 +41,9 @@ class EncoderSettings(Settings):
     """Which pretrained encoder, and how its text and attention are set."""
 
     name: str = "playground"
+    weights: Literal["pretrained", "random"] = pydantic.Field(
+        "pretrained", description="random: the same shape and tokenizer with weights drawn from the seed, as a baseline"
+    )
     max_length: pydantic.PositiveInt = 128
     attention: Literal["sdpa", "eager"] = "sdpa"
     pooling: Literal["pooler", "first", "mean"] = pydantic.Field(
@@ -164,7 +167,7 @@ class Workbench:
         if self._start is None or self._start[0] != tuple(tasks):
             self._start = None
             model = MultiTaskModel.from_encoder(
-                self.encoder,
+                read_config(self.encoder) if self.settings.weights == "random" else self.encoder,
                 [self._info(task) for task in tasks],
                 attention=self.settings.attention,
                 seed=self.seed,

@@ -16,6 +16,7 @@ from mtl_tickets.evaluation.records import one, read_rows
 from mtl_tickets.experiment import load_experiment, run_experiment
 from mtl_tickets.model.store import load
 from mtl_tickets.progress import Silent
+from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.loop import TrainingDiverged
 from tests.end_to_end.world import write_world
@@ -314,6 +315,16 @@ def test_seeds_differ_and_share_the_selection_rows(world, finished, tmp_path):
     rows = [read_rows(summary.path / "results.jsonl") for summary in (finished, other)]
     assert one(rows[0], **pick).n == one(rows[1], **pick).n
     assert {row.seed for row in rows[1]} == {2}
+
+
+def test_random_weights_are_a_baseline_of_the_same_shape(world, finished, tmp_path):
+    given = ["encoder.weights=random", f"output={tmp_path}"]
+    runs = run_experiment(load_experiment(world, given), seeds=[1, 2], to="scores")
+    pretrained = Scores.load(finished.path / "stages" / "scores" / TASKS[0] / "scores.safetensors")
+    drawn = Scores.load(runs[0].path / "stages" / "scores" / TASKS[0] / "scores.safetensors")
+    assert drawn.space.describe() == pretrained.space.describe()
+    inputs = [json.loads((run.path / "inputs.json").read_text())["inputs"] for run in (finished, *runs)]
+    assert len({known["encoder"]["key"] for known in inputs}) == 3
 
 
 def test_reference_compat_runs_and_chooses_on_dev(world, tmp_path):
