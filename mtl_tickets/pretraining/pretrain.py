@@ -221,7 +221,7 @@ def _train(
             "passes": losses[-1]["tokens"] / prepared.long.trained.pass_tokens,
             "steps": result.steps,
             "predicted_tokens": result.examples,
-            "seconds_since_resume": round(result.seconds, 3),
+            "seconds": round(result.seconds, 3),
         },
         "parameters": sum(p.numel() for p in network.parameters()),
         "encoder_hash": encoder_hash(network.base_model),

@@ -27,7 +27,8 @@ VERSION = "1"
 
 @dataclass
 class Place:
-    """Where a training stands: ``epoch`` and ``batch`` say which batch comes next, ``step`` counts optimiser steps."""
+    """Where a training stands: ``epoch`` and ``batch`` say which batch comes next, ``step`` counts optimiser steps.
+    ``seconds``: how long it has trained until here, over all starts."""
 
     epoch: int = 0
     batch: int = 0
@@ -35,6 +36,7 @@ class Place:
     loss_sum: float = 0.0
     loss_count: int = 0
     examples: int = 0
+    seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -66,7 +66,8 @@ EpochEnd = Callable[[int], dict[str, Any]]
 class TrainResult:
     """What a training leaves besides the weights: a row per epoch, optimiser steps, examples seen, seconds.
 
-    ``seconds`` counts from the start or the last resume; it is the one field that differs between two equal runs.
+    ``seconds`` is the time of all starts, each until its last checkpoint or the end; it is the one field that differs
+    between two equal runs.
     """
 
     history: list[dict[str, Any]]
@@ -114,10 +115,12 @@ def train(
     summing = accumulation_device(accelerator.device)
     loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=summing)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    started = saved = time.monotonic()
+    counted = saved = time.monotonic()
 
     def save() -> None:
-        nonlocal saved
+        nonlocal saved, counted
+        now = time.monotonic()
+        place.seconds, counted = place.seconds + now - counted, now
         if checkpoint is not None and accelerator.is_main_process:
             place.loss_sum = float(loss_sum)
             save_checkpoint(checkpoint, model, optimiser, accelerator.scaler, place, identity)
@@ -175,7 +178,7 @@ def train(
         vars(model).pop("forward", None)
         accelerator.free_memory()
     model.eval()
-    return TrainResult(place.history, place.step, place.examples, time.monotonic() - started)
+    return TrainResult(place.history, place.step, place.examples, place.seconds + time.monotonic() - counted)
 
 
 def total_steps(source: BatchSource, settings: TrainSettings) -> int:

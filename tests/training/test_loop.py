@@ -5,6 +5,7 @@ from accelerate import Accelerator
 
 from mtl_tickets.errors import CheckpointError
 from mtl_tickets.tasks.batches import Batch, BatchSettings, TaskBatches
+from mtl_tickets.training import loop
 from mtl_tickets.training.loop import TrainingDiverged, TrainSettings, total_steps, train
 from mtl_tickets.training.objectives.task_loss import task_loss
 from mtl_tickets.training.optim import OptimiserSettings
@@ -163,6 +164,18 @@ def test_accumulated_batches_equal_one_large_batch(tasks, accelerator):
         results.append(weights(model))
     for name, tensor in results[0].items():
         torch.testing.assert_close(tensor, results[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_time_is_counted_over_all_starts(tasks, accelerator, tmp_path, monkeypatch):
+    how = settings("adamw")
+    clock = iter(range(10**6))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
+    _, whole = run(tasks, accelerator, how, tmp_path / "whole.safetensors")
+    with pytest.raises(Stopped):
+        run(tasks, accelerator, how, tmp_path / "c.safetensors", whole.steps // 2)
+    _, resumed = run(tasks, accelerator, how, tmp_path / "c.safetensors")
+    # every look at the clock is a second; a start and a stop make a look or two more or less
+    assert resumed.seconds == pytest.approx(whole.seconds, abs=3)
 
 
 def test_mixed_precision_trains_and_leaves_the_model_plain(tasks, tmp_path):
