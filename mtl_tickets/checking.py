@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_tickets.documents import read_yaml
-from mtl_tickets.errors import ConfigError, DataError, InputError, Problem, nearest
+from mtl_tickets.errors import CheckpointError, ConfigError, DataError, InputError, Problem, nearest
 from mtl_tickets.tasks.sources import DataSettings, read_rows
 from mtl_tickets.tasks.sources.rows import choose_source
 from mtl_tickets.tasks.spec import TaskSpec, load_task, shipped_tasks, task_config_folder
@@ -30,7 +30,7 @@ class Checked:
 
     ``splits``: facts of every split that was read, see :func:`mtl_tickets.tasks.summary.describe` (without an encoder
     only ``task``, ``split``, ``rows``, ``labels`` and the texts of a ``sample``). ``not_read``: task -> why its data
-    was not read.
+    was not read, and ``encoder`` -> why its tokenizer was not.
     """
 
     file: str
@@ -126,7 +126,7 @@ class _Check:
         }
         item = Checked(str(path), "experiment", experiment.name, facts)
         if self.data is not False:
-            tokenizer = self._tokenizer(experiment.encoder.name, experiment.cache)
+            tokenizer = self._tokenizer(experiment.encoder.name, experiment.cache, item)
             for spec in loaded.tasks.values():
                 self._read(spec, experiment.data, tokenizer, experiment.encoder.max_length, experiment.cache, item)
         return item
@@ -141,7 +141,7 @@ class _Check:
         }
         item = Checked(str(path), "task", spec.name, facts)
         if self.data is not False:
-            tokenizer = self._tokenizer(self.encoder, Path(".cache")) if self.encoder else None
+            tokenizer = self._tokenizer(self.encoder, Path(".cache"), item) if self.encoder else None
             self._read(spec, DataSettings(root=self.root), tokenizer, MAX_LENGTH, None, item)
         return item
 
@@ -178,12 +178,31 @@ class _Check:
                 continue
             item.splits.append(facts)
 
-    def _tokenizer(self, encoder: str, cache: Path) -> Any:
+    def _tokenizer(self, encoder: str, cache: Path, item: Checked) -> Any:
+        """None where the hub cannot be reached and the data is not insisted on: that says nothing of the file."""
         from mtl_tickets.model.encoders import load_tokenizer
         from mtl_tickets.pretraining.encoders import resolve_encoder
 
         self.said(f"loading the tokenizer of {encoder} (an encoder that builds itself is built once)")
-        return load_tokenizer(resolve_encoder(encoder, cache))
+        try:
+            return load_tokenizer(resolve_encoder(encoder, cache))
+        except CheckpointError as error:
+            if self.data or not _unreachable(error):
+                raise
+            item.not_read["encoder"] = f"{encoder}: the hub could not be reached, and it is not in the hub's cache here"
+            return None
+
+
+def _unreachable(error: BaseException) -> bool:
+    """Whether it comes from a hub that did not answer and a cache without the file."""
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _facts(
