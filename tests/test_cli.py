@@ -134,7 +134,9 @@ def test_all_mistakes_of_all_files_are_shown_at_once_without_traceback(world):
 def test_an_interrupt_says_how_to_go_on(world):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     arguments = ["run", "small.yaml", "--set", "recipe.train.epochs=500", "--set", "output=elsewhere"]
-    call = [sys.executable, "-m", "mtl_tickets", *arguments]
+    # a shell starts what runs in its background deaf to interrupts, and a test's children would be so too
+    hears = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    call = [sys.executable, "-c", hears + "runpy.run_module('mtl_tickets', run_name='__main__')", *arguments]
     with subprocess.Popen(
         call, cwd=world, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
