@@ -16,15 +16,11 @@ from pathlib import Path
 from mtl_tickets.errors import CheckpointError, MtlTicketsError, Problem
 from mtl_tickets.evaluation.records import Row, one, read_rows, select
 from mtl_tickets.locate import runs_in
+from mtl_tickets.report.tables import Cell, escaped
 
 KINDS = ("winning", "random", "losing")
 # what the rung is chosen on; it says nothing of rows that no choice has seen
 SELECTION = "selection"
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.fmean(values):.1f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
 def ladder_tables(runs: Sequence[Sequence[Row]], where: str = "") -> str:
@@ -45,27 +41,27 @@ def ladder_tables(runs: Sequence[Sequence[Row]], where: str = "") -> str:
         )
     rungs = sum(stage.startswith(f"ladder/{kinds[0]}-") for stage in stages)
 
-    def values(stage: str, task: str, metric: str = "score") -> list[float]:
+    def values(stage: str, task: str, metric: str = "score") -> tuple[float, ...]:
         split = first_split[task] if metric == "score" else "all"
-        return [one(run, stage=stage, task=task, metric=metric, split=split).value for run in runs]
+        return tuple(one(run, stage=stage, task=task, metric=metric, split=split).value for run in runs)
 
-    def averaged(stage: str, metric: str = "score") -> list[float]:
+    def averaged(stage: str, metric: str = "score") -> tuple[float, ...]:
         by_task = [values(stage, task, metric) for task in first_split]
-        return [statistics.fmean(of_seed) for of_seed in zip(*by_task, strict=True)]
+        return tuple(statistics.fmean(of_seed) for of_seed in zip(*by_task, strict=True))
 
     lines = ["| rung | kept % | " + " | ".join(kinds) + " |", "|---:|---:|" + "---:|" * len(kinds)]
-    lines.append("| 0 | 100.0 | " + " | ".join([mean_and_spread(averaged("single"))] * len(kinds)) + " |")
+    lines.append("| 0 | 100.0 | " + " | ".join([str(Cell(averaged("single")))] * len(kinds)) + " |")
     for rung in range(1, rungs + 1):
         kept = statistics.fmean(averaged(f"ladder/{kinds[0]}-{rung}", "remaining"))
-        cells = [mean_and_spread(averaged(f"ladder/{kind}-{rung}")) for kind in kinds]
+        cells = [str(Cell(averaged(f"ladder/{kind}-{rung}"))) for kind in kinds]
         lines.append(f"| {rung} | {kept:.1f} | " + " | ".join(cells) + " |")
     for kind in kinds:
         lines += ["", f"### {kind} tickets, rung by rung", ""]
         lines += ["| task | " + " | ".join(map(str, range(rungs + 1))) + " |", "|---|" + "---:|" * (rungs + 1)]
         for task in first_split:
-            cells = [mean_and_spread(values("single", task))]
-            cells += [mean_and_spread(values(f"ladder/{kind}-{rung}", task)) for rung in range(1, rungs + 1)]
-            lines.append(f"| {task} | " + " | ".join(cells) + " |")
+            cells = [str(Cell(values("single", task)))]
+            cells += [str(Cell(values(f"ladder/{kind}-{rung}", task))) for rung in range(1, rungs + 1)]
+            lines.append(f"| {escaped(task)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """Attention that looks at neighbours from the first step on.
 
-A BERT that starts from random weights spends its first ten million tokens or so on finding out that words near each
+A small BERT that starts from random weights spends the first part of its training on finding out that words near each
 other tell of each other: until attention can tell places apart, the loss stands still a little below that of a bag of
 words. Here it is told. Positions are sines and cosines in a small subspace, in which a shift is a rotation; the
 queries and keys of some heads read that subspace, the query turned by the head's own offset, so that the head attends
