@@ -22,15 +22,18 @@ from mtl_tickets.errors import CheckpointError, MtlTicketsError, Problem
 from mtl_tickets.model.anatomy import anatomy_of, on_meta
 
 
-def load_encoder(name_or_path: str | Path, attention: str = "sdpa", seed: int = 0) -> nn.Module:
+def load_encoder(
+    name_or_path: str | Path, attention: str = "sdpa", seed: int = 0, dropout: float | None = None
+) -> nn.Module:
     """A pretrained encoder in float32, whatever type its checkpoint is stored in.
 
-    A pooler that the architecture has and the checkpoint lacks is drawn from ``seed``. Raises
+    A pooler that the architecture has and the checkpoint lacks is drawn from ``seed``. ``dropout`` takes the place of
+    the probabilities the encoder is configured with. Raises
     :class:`UnsupportedEncoder` before any weight is read, :class:`CheckpointError` where there is no checkpoint, or
     where it lacks anything but the pooler or has other shapes.
     """
     source = str(name_or_path)
-    config = read_config(source)
+    config = with_dropout(read_config(source), dropout)
     with _reading_encoder(source), torch.random.fork_rng(devices=[]):
         encoder, info = AutoModel.from_pretrained(
             source, config=config, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
@@ -60,6 +63,16 @@ def read_config(name_or_path: str | Path) -> PretrainedConfig:
 def _reading_encoder(source: str) -> contextlib.AbstractContextManager[None]:
     hint = "" if Path(source).exists() else "there is no such folder here; is the name right, the hub reachable?"
     return read_by_transformers("must be a pretrained encoder, a folder or a name on the hub", source, hint)
+
+
+def with_dropout(config: PretrainedConfig, dropout: float | None) -> PretrainedConfig:
+    """The configuration, or where ``dropout`` is given a copy with this probability everywhere inside the encoder."""
+    if dropout is None:
+        return config
+    config = copy.deepcopy(config)
+    for field in anatomy_of(config).dropout_fields:
+        setattr(config, field, dropout)
+    return config
 
 
 def random_encoder(config: PretrainedConfig, attention: str = "sdpa", seed: int = 0) -> nn.Module:

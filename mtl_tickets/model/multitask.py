@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -14,24 +14,32 @@ from transformers import PretrainedConfig
 
 from mtl_tickets.errors import InputError, MtlTicketsError, Problem, nearest
 from mtl_tickets.model.anatomy import anatomy_of, dimensions_of, space_of
-from mtl_tickets.model.encoders import draw_linear, fresh_linear, initializer_range, load_encoder, random_encoder
+from mtl_tickets.model.encoders import (
+    draw_linear,
+    fresh_linear,
+    initializer_range,
+    load_encoder,
+    random_encoder,
+    with_dropout,
+)
 from mtl_tickets.model.gates import Gates, Segment
 from mtl_tickets.tickets.space import StructuredSpace
 from mtl_tickets.tickets.ticket import Ticket
 
-Pooling = Literal["pooler", "first", "mean"]
-POOLINGS: tuple[str, ...] = ("pooler", "first", "mean")
+Pooling = Literal["pooler", "first", "mean", "texts"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What the model must know of a task. ``n_out``: classes, or 1 for regression."""
+    """What the model must know of a task. ``n_out``: classes, or 1 for regression. ``texts``: 2 for pairs."""
 
     name: str
     kind: Literal["classification", "regression"] = "classification"
     labels: tuple[str, ...] = ()
     n_out: int = 2
     head_dropout: float = 0.1
+    texts: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -45,6 +53,8 @@ class TaskInfo:
             problems.append(Problem("must be the number of classes, 1 for regression", place="n_out", found=self.n_out))
         if self.labels and len(self.labels) != self.n_out and self.kind == "classification":
             problems.append(Problem(f"must be {self.n_out} names", place="labels", found=list(self.labels)))
+        if self.texts not in (1, 2):
+            problems.append(Problem("must be 1, or 2 for pairs", place="texts", found=self.texts))
         if not 0 <= self.head_dropout < 1:
             problems.append(Problem("must be in [0, 1)", place="head_dropout", found=self.head_dropout))
         if problems:
@@ -52,7 +62,7 @@ class TaskInfo:
 
 
 class TaskHead(nn.Module):
-    """Dropout and one linear layer on the pooled output: [rows, d] -> [rows, n_out]."""
+    """Dropout and one linear layer on the pooled output: [rows, inputs] -> [rows, n_out]."""
 
     def __init__(self, linear: nn.Linear, dropout: float):
         super().__init__()
@@ -79,6 +89,12 @@ class MultiTaskModel(nn.Module):
 
     Use :meth:`from_encoder`. The model takes the encoder over: with another ``pooling`` than ``"pooler"`` it drops the
     encoder's pooler, whose weights would otherwise be parameters that nothing uses.
+
+    What heads read of the last layer, ``pooling``: ``"pooler"``, the pooler's output, as published; ``"first"``, the
+    first token; ``"mean"``, the mean over all tokens; ``"texts"``, the mean, and for pairs the means a and b of the two
+    texts, |a - b| and a * b side by side (the features of Conneau et al. 2017, https://arxiv.org/abs/1705.02364,
+    section 3.1, on texts that are read together): an encoder that is too small, or saw too little text, to compare two
+    texts itself is helped much.
 
     ``present`` is given for an encoder from which units were removed (see :mod:`mtl_tickets.model.compact`).
     """
@@ -111,7 +127,12 @@ class MultiTaskModel(nn.Module):
             self.own_pooler = Pooler(fresh_linear(width, width, std, seed, "pooler"))
         self.tasks = list(tasks)
         self.heads = nn.ModuleDict(
-            {t.name: TaskHead(fresh_linear(width, t.n_out, std, seed, f"head/{t.name}"), t.head_dropout) for t in tasks}
+            {
+                t.name: TaskHead(
+                    fresh_linear(width * _views(pooling, t), t.n_out, std, seed, f"head/{t.name}"), t.head_dropout
+                )
+                for t in tasks
+            }
         )
         self.space: StructuredSpace = space_of(config)
         self.present = {part: torch.as_tensor(there, dtype=torch.bool) for part, there in (present or {}).items()}
@@ -128,22 +149,24 @@ class MultiTaskModel(nn.Module):
         attention: str = "sdpa",
         seed: int = 0,
         pooling: Pooling = "pooler",
+        dropout: float | None = None,
     ) -> MultiTaskModel:
         """A model on a pretrained encoder (folder, name or module) or a random one (a configuration).
 
         New parameters, the heads and a pooler that is missing, are drawn from N(0, initializer_range²), bias 0, each
         from a generator seeded by (seed, its name): the same seed gives the same heads whatever the order of tasks,
         the other tasks, or what was drawn before. ``attention`` is the attention implementation (``"sdpa"``,
-        ``"eager"``, ...); a module keeps its own. The encoder's weights are float32.
+        ``"eager"``, ...), ``dropout`` what is inside the encoder in place of what it is configured with; a module keeps
+        its own. The encoder's weights are float32.
 
         Raises :class:`UnsupportedEncoder`, :class:`CheckpointError`, :class:`InputError` for tasks that do not fit.
         """
         if isinstance(encoder, PretrainedConfig):
-            encoder = random_encoder(encoder, attention, seed)
+            encoder = random_encoder(with_dropout(encoder, dropout), attention, seed)
         elif isinstance(encoder, nn.Module):
             encoder = getattr(encoder, "base_model", encoder)
         else:
-            encoder = load_encoder(encoder, attention, seed)
+            encoder = load_encoder(encoder, attention, seed, dropout)
         return cls(encoder, tasks, seed=seed, pooling=pooling)
 
     @property
@@ -191,19 +214,23 @@ class MultiTaskModel(nn.Module):
         """The logits of each segment, float32 [stop - start, n_out], in the order of ``segments``.
 
         ``input_ids``, ``attention_mask``, ``token_type_ids``: int64 [B, S]. ``segments``: (task, start, stop), which
-        cover the B rows in order. Token types are left out where the encoder has one type or none. Each row is seen
-        through the gates of its task, unless gates were put on outside (``with model.gates.leaves(...)``).
+        cover the B rows in order. Token types tell a pair's texts apart; the encoder is not given them where it has one
+        type or none. Each row is seen through the gates of its task, unless gates were put on outside
+        (``with model.gates.leaves(...)``).
         """
         present = [task for task, _, _ in segments]
         if [0, *(stop for _, _, stop in segments)] != [*(start for _, start, _ in segments), len(input_ids)]:
             raise MtlTicketsError(f"segments must cover {len(input_ids)} rows in order; found {list(segments)}")
         types = {"token_type_ids": token_type_ids} if self._token_types and token_type_ids is not None else {}
         if self.gates.active or not self.gates.masks(present):
-            pooled = self._pooled(input_ids, attention_mask, types)
+            output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
         else:
             with self.gates.on(segments):
-                pooled = self._pooled(input_ids, attention_mask, types)
-        logits = [self.heads[self.tasks[task].name](pooled[start:stop]).float() for task, start, stop in segments]
+                output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+        pooled = self._pooled(output, attention_mask, token_type_ids, segments)
+        logits = [
+            self.heads[self.tasks[task].name](rows).float() for (task, _, _), rows in zip(segments, pooled, strict=True)
+        ]
         if self.training and _several_processes():
             # every process must have a gradient for every head, or the reduction waits for ever
             absent = [head for i, head in enumerate(self.heads.values()) if i not in present]
@@ -211,16 +238,36 @@ class MultiTaskModel(nn.Module):
         return logits
 
     def _pooled(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, types: dict[str, torch.Tensor]
-    ) -> torch.Tensor:
-        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+        self, output: Any, mask: torch.Tensor, types: torch.Tensor | None, segments: Sequence[Segment]
+    ) -> list[torch.Tensor]:
+        """What each segment's head reads, [stop - start, its inputs]."""
         hidden = output.last_hidden_state
-        if self.pooling == "first":
-            return hidden[:, 0]
-        if self.pooling == "mean":
-            weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
-            return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
-        return output.pooler_output if self.own_pooler is None else self.own_pooler(hidden)
+        if self.pooling == "pooler":
+            pooled = output.pooler_output if self.own_pooler is None else self.own_pooler(hidden)
+        elif self.pooling == "first":
+            pooled = hidden[:, 0]
+        else:
+            pooled = _mean(hidden, mask)
+        parts = [pooled[start:stop] for _, start, stop in segments]
+        for number, (task, start, stop) in enumerate(segments):
+            if _views(self.pooling, self.tasks[task]) > 1:
+                if types is None:
+                    raise MtlTicketsError("this pooling needs token_type_ids, which tell a pair's texts apart")
+                second = mask[start:stop] * types[start:stop]
+                a, b = (_mean(hidden[start:stop], side) for side in (mask[start:stop] - second, second))
+                parts[number] = torch.cat([a, b, (a - b).abs(), a * b], dim=1)
+        return parts
+
+
+def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """[B, d]: the mean of ``hidden`` [B, S, d] where ``mask`` [B, S] is 1; 0 where it is 1 nowhere."""
+    weight = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _views(pooling: Pooling, task: TaskInfo) -> int:
+    """How many vectors as wide as the encoder a head reads."""
+    return 4 if pooling == "texts" and task.texts == 2 else 1
 
 
 def _several_processes() -> bool:

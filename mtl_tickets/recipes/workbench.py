@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
@@ -18,7 +18,7 @@ from mtl_tickets.evaluation.yardsticks import YARDSTICKS
 from mtl_tickets.files import digest, written_whole
 from mtl_tickets.model import store
 from mtl_tickets.model.encoders import encoder_hash, read_config
-from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
+from mtl_tickets.model.multitask import MultiTaskModel, Pooling, TaskInfo
 from mtl_tickets.progress import Progress
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
 from mtl_tickets.recipes.side_by_side import side_by_side
@@ -46,8 +46,13 @@ class EncoderSettings(Settings):
     )
     max_length: pydantic.PositiveInt = 128
     attention: Literal["sdpa", "eager"] = "sdpa"
-    pooling: Literal["pooler", "first", "mean"] = pydantic.Field(
-        "pooler", description="what heads read: the pooler's output as published, the first token, or the mean"
+    pooling: Pooling = pydantic.Field(
+        "pooler",
+        description="what heads read: the pooler's output as published, the first token, the mean, or texts: the mean "
+        "of each text, for a pair also their difference and product",
+    )
+    dropout: Annotated[float, pydantic.Field(ge=0, lt=1)] | None = pydantic.Field(
+        None, description="inside the encoder; None: as it is configured. Heads have the task's head_dropout"
     )
 
 
@@ -172,6 +177,7 @@ class Workbench:
                 attention=self.settings.attention,
                 seed=self.seed,
                 pooling=self.settings.pooling,
+                dropout=self.settings.dropout,
             )
             if self._known is None:
                 self._known = (model.space, encoder_hash(model.encoder))
@@ -383,7 +389,8 @@ class Workbench:
 
     def _info(self, task: str) -> TaskInfo:
         spec = self.tasks[task]
-        return TaskInfo(spec.name, spec.kind, tuple(spec.labels), spec.outputs, spec.head_dropout)
+        texts = self.data[task].texts
+        return TaskInfo(spec.name, spec.kind, tuple(spec.labels), spec.outputs, spec.head_dropout, texts)
 
     def _facts(self) -> tuple[StructuredSpace, str]:
         if self._known is None:

@@ -78,6 +78,11 @@ class TaskData:
         }
 
     @cached_property
+    def texts(self) -> int:
+        """2 where rows are pairs, else 1."""
+        return len(self._rows(self.spec.dev_splits[0]).texts)
+
+    @cached_property
     def train_key(self) -> str:
         """Stands for the encoded training rows, caps and selection split included."""
         longer = self._longer("train")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # part of every key: raised when the file's layout or the way of encoding changes
+FORMAT = 2  # part of every key: raised when the file's layout or the way of encoding changes
 CHUNK = 4096  # rows tokenised at a time: enough for the tokenizer's threads, little memory
 
 
@@ -61,7 +61,8 @@ class EncodedTask:
         return self.ids[self.starts[i] : self.stops[i]]
 
     def token_type_ids(self, i: int) -> np.ndarray:
-        """int8: 0 for the first text, 1 for the second; all 0 for tokenizers without token types."""
+        """int8: 0 for the first text, 1 for the second. Special tokens are the tokenizer's choice, 0 where it has no
+        token types; the slow tokenizers among these have 0 everywhere."""
         return self.types[self.starts[i] : self.stops[i]]
 
     def gather(self, indices: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -192,7 +193,13 @@ def _tokenised(
             verbose=False,  # it would warn of rows that are longer than the model; those are dropped below
         )
         ids = encoded["input_ids"]
-        yield ids, encoded["token_type_ids"] if has_types else [[0] * len(one) for one in ids]
+        if has_types:
+            yield ids, encoded["token_type_ids"]
+        elif len(rows.texts) == 2 and encoded.is_fast:
+            # the encoder knows no types, a head may want to know which text a token is of
+            yield ids, [[int(text == 1) for text in encoded.sequence_ids(i)] for i in range(len(ids))]
+        else:
+            yield ids, [[0] * len(one) for one in ids]
 
 
 def _has_types(tokenizer: Any) -> bool:

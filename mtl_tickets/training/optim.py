@@ -20,6 +20,9 @@ class OptimiserSettings(Settings):
 
     kind: Literal["adamw", "adamax", "muon"] = "adamw"
     lr: pydantic.PositiveFloat = 5e-5
+    head_lr: pydantic.PositiveFloat | None = pydantic.Field(
+        None, description="of task heads, which start from nothing; None: as lr. Small encoders gain from a larger one"
+    )
     muon_lr: pydantic.PositiveFloat = pydantic.Field(
         0.01, description="kind: muon; of the matrices of linear layers, the rest has AdamW with lr"
     )
@@ -32,30 +35,40 @@ class OptimiserSettings(Settings):
 
 
 def make_optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
-    """The optimiser over the model's trainable parameters: weight decay on matrices, none on biases and norms."""
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    matrices: list[nn.Parameter] = []
+    """The optimiser over the model's trainable parameters: weight decay on matrices, none on biases and norms.
+
+    Heads are the parameters of ``model.heads``, where it has such a part; Muon is not for them.
+    """
+    heads = {id(parameter) for parameter in _heads(model)}
     # a matrix that also holds embeddings (a tied vocabulary) maps no vector to another: Muon is not for it
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)} - embeddings
+    kept = heads | {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)} - kept
+    matrices: list[nn.Parameter] = []
+    # by (is a head's, is decayed); every matrix of these encoders has two dimensions, every bias and norm weight one
+    parts: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
             if settings.kind == "muon" and id(parameter) in linear:
                 matrices.append(parameter)
             else:
-                # every matrix of these encoders has two dimensions, every bias and norm weight one
-                (decayed if parameter.ndim > 1 else plain).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
+                parts.setdefault((id(parameter) in heads, parameter.ndim > 1), []).append(parameter)
+    groups: list[dict[str, Any]] = []
+    for (of_head, decays), parameters in sorted(parts.items(), key=lambda item: (item[0][0], not item[0][1])):
+        group = {"params": parameters, "weight_decay": settings.weight_decay if decays else 0.0}
+        if of_head and settings.head_lr is not None:
+            group["factor"] = settings.head_lr / settings.lr
+        groups.append(group)
     betas = settings.betas or (0.9, 0.999)
     if settings.kind == "adamax":
         return PaperAdamax(groups, lr=settings.lr, betas=betas, eps=settings.eps or 1e-6)
     # one kernel for all parameters; torch has it for CPU and CUDA
     adamw = torch.optim.AdamW(groups, lr=settings.lr, betas=betas, eps=settings.eps or 1e-8, fused=True)
     return MuonAndAdamW(matrices, adamw, settings) if matrices else adamw
+
+
+def _heads(model: nn.Module) -> Iterable[nn.Parameter]:
+    heads = getattr(model, "heads", None)
+    return heads.parameters() if isinstance(heads, nn.Module) else ()
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:

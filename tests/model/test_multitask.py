@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertModel
 
 from mtl_tickets.errors import InputError, MtlTicketsError
 from mtl_tickets.model.encoders import random_encoder
-from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
+from mtl_tickets.model.multitask import POOLINGS, MultiTaskModel, TaskInfo
 
 MIXED = [(0, 0, 3), (1, 3, 5), (2, 5, 9)]
 
@@ -54,7 +55,7 @@ def test_mixed_batches_equal_one_task_batches(name, attention, ticketed):
 
 
 @pytest.mark.parametrize(("name", "attention"), KINDS)
-@pytest.mark.parametrize("pooling", ["pooler", "first", "mean"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 def test_padding_changes_nothing(name, attention, pooling):
     model = make_model(name, attention, pooling=pooling)
     model.set_tickets(some_tickets(model))
@@ -74,10 +75,43 @@ def test_outputs_are_float32_and_of_the_tasks_shapes(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_parameter_is_idle(name):
     """An idle parameter would stop a distributed training."""
-    for pooling in ("pooler", "first", "mean"):
+    for pooling in POOLINGS:
         model = make_model(name, pooling=pooling)
         sum(logits.square().sum() for logits in model(**make_batch(model, MIXED))).backward()
         assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_heads_read_both_texts_of_a_pair_and_how_they_differ(name):
+    model = make_model(name, pooling="texts")
+    batch = make_batch(model, [(0, 0, 3), (2, 3, 5)])
+    hidden = []
+    model.encoder.register_forward_hook(lambda module, args, output: hidden.append(output.last_hidden_state))
+    pairs, singles = model(**batch)
+    mask, types = batch["attention_mask"].bool(), batch["token_type_ids"].bool()
+    for row in range(3):
+        a, b = (hidden[0][row, mask[row] & side].mean(0) for side in (~types[row], types[row]))
+        expected = model.heads["mnli"].linear(torch.cat([a, b, (a - b).abs(), a * b]))
+        assert largest(pairs[row], expected) <= 1e-5
+    for row in (3, 4):  # one text: the mean over all of it
+        assert largest(singles[row - 3], model.heads["rte"].linear(hidden[0][row, mask[row]].mean(0))) <= 1e-5
+    with pytest.raises(MtlTicketsError, match="token_type_ids"):
+        model(**{**batch, "token_type_ids": None})
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_dropout_inside_the_encoder_can_be_set(name):
+    batch = make_batch(make_model(name), MIXED)
+
+    def outputs(dropout):
+        model = MultiTaskModel.from_encoder(
+            CONFIGS[name], [replace(t, head_dropout=0.0) for t in TASKS], dropout=dropout
+        )
+        return [torch.cat([logits.flatten() for logits in model.train()(**batch)]) for _ in range(2)]
+
+    assert torch.equal(*outputs(0.0))
+    assert not torch.equal(*outputs(0.2))
+    assert not torch.equal(*outputs(None))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -174,6 +208,7 @@ def test_segments_must_cover_the_batch():
         ({"name": "a", "kind": "ranking"}, "classification or regression"),
         ({"name": "a", "kind": "regression", "n_out": 2}, "1 for regression"),
         ({"name": "a", "labels": ("x",), "n_out": 2}, "must be 2 names"),
+        ({"name": "a", "texts": 3}, "must be 1, or 2 for pairs"),
         ({"name": "a", "head_dropout": 1.0}, r"must be in \[0, 1\)"),
     ],
 )

@@ -1,5 +1,7 @@
 """Tiny random models of every supported architecture, with weights large enough that a lost unit shows."""
 
+import dataclasses
+
 import numpy as np
 import torch
 from transformers import BertConfig, DistilBertConfig, ElectraConfig, PretrainedConfig, RobertaConfig, XLMRobertaConfig
@@ -36,8 +38,8 @@ CONFIGS: dict[str, PretrainedConfig] = {
 }
 KINDS = [(name, attention) for name in CONFIGS for attention in ("sdpa", "eager")]
 TASKS = (
-    TaskInfo("mnli", labels=("entailment", "neutral", "contradiction"), n_out=3),
-    TaskInfo("stsb", kind="regression", n_out=1),
+    TaskInfo("mnli", labels=("entailment", "neutral", "contradiction"), n_out=3, texts=2),
+    TaskInfo("stsb", kind="regression", n_out=1, texts=2),
     TaskInfo("rte", labels=("yes", "no"), n_out=2),
 )
 Batch = dict[str, object]
@@ -57,7 +59,7 @@ def make_model(
         for name, parameter in encoder.named_parameters():
             if name.endswith("bias"):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    tasks = tuple(TaskInfo(t.name, t.kind, t.labels, t.n_out, dropout) for t in tasks)
+    tasks = tuple(dataclasses.replace(task, head_dropout=dropout) for task in tasks)
     model = MultiTaskModel.from_encoder(encoder, tasks, seed=3, **more)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

@@ -162,13 +162,18 @@ def test_a_tokenizer_is_known_by_what_it_does(tokenizer: BertTokenizer, tmp_path
     assert tokenizer_fingerprint(copy) != before
 
 
-def test_tokenizers_without_token_types_get_zeros(tokenizer: BertTokenizer) -> None:
+def test_tokenizers_without_token_types_get_the_number_of_the_text(tokenizer: BertTokenizer) -> None:
     plain = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer, model_input_names=["input_ids", "attention_mask"]
     )
     encoded = encode(SPEC, "train", rows(), plain, 64, None)
-    assert not encoded.types.any()
-    assert encoded.input_ids(0).tolist() == tokenizer(FIRST[0], SECOND[0])["input_ids"]
+    for i, (first, second) in enumerate(zip(FIRST, SECOND, strict=True)):
+        both = tokenizer([first], [second])
+        assert encoded.input_ids(i).tolist() == both["input_ids"][0]
+        # special tokens are of no text
+        special = np.isin(encoded.input_ids(i), tokenizer.all_special_ids)
+        assert encoded.token_type_ids(i).tolist() == (np.array(both["token_type_ids"][0]) * ~special).tolist()
+    assert not encode(SPEC, "train", rows(texts=[FIRST]), plain, 64, None).types.any()
 
 
 def test_selections_are_views_in_the_order_asked(tokenizer: BertTokenizer, tmp_path: Path) -> None:

@@ -95,6 +95,21 @@ def test_muon_has_the_matrices_between_vectors_and_adamw_the_rest():
     assert len(rates) == len(rest) + 1
 
 
+@pytest.mark.parametrize("kind", ["adamw", "adamax", "muon"])
+def test_heads_have_a_rate_of_their_own(kind):
+    model = Tied()
+    model.heads = nn.ModuleDict({"task": nn.Linear(4, 2)})
+    heads = {id(p) for p in model.heads.parameters()}
+    for head_lr, expected in ((0.05, 0.025), (None, 0.005)):
+        optimiser = make_optimiser(model, OptimiserSettings(kind=kind, lr=0.01, head_lr=head_lr, muon_lr=0.1))
+        set_learning_rate(optimiser, 0.005)
+        rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+        assert [rates[p] for p in heads] == pytest.approx([expected] * 2)
+        assert len(rates) == len(list(model.parameters()))
+        rest = sorted({rate for p, rate in rates.items() if p not in heads})
+        assert rest == pytest.approx([0.005, 0.05] if kind == "muon" else [0.005])
+
+
 def test_muon_and_adamw_step_as_they_do_alone():
     torch.manual_seed(0)
     together, apart = Tied(), Tied()
