@@ -126,23 +126,37 @@ class Served:
                 Problem("the model has no such task", "--task", "", str(name), nearest(name, [*heads, *listed]))
             ) from None
 
-    def logits(self, spec: TaskSpec, rows: Rows) -> np.ndarray:
-        """float32 [rows, outputs of the head]."""
+    def predict(self, task: str | Path | TaskSpec, texts: Texts) -> list[Prediction]:
+        """The answers for texts (or pairs of texts), in their order."""
+        return self.predict_all([task], texts)[0]
+
+    def predict_all(self, tasks: Sequence[str | Path | TaskSpec], texts: Texts) -> list[list[Prediction]]:
+        """For each of these tasks the answers for the same texts (or pairs of texts), in their order.
+
+        The text is read once, and what the tasks' tickets agree on is computed once.
+        """
         from mtl_tickets.evaluation.evaluate import predict_logits
         from mtl_tickets.tasks.encode import encode
 
-        encoded = encode(spec, "lines", rows, self.tokenizer, spec.max_length or self.max_length, None)
-        head = spec.head or spec.name
-        return predict_logits(self.model, head, encoded, self.accelerator, self.tokenizer.pad_token_id)
-
-    def predict(self, task: str | Path | TaskSpec, texts: Texts) -> list[Prediction]:
-        """The answers for texts (or pairs of texts), in their order."""
-        spec = task if isinstance(task, TaskSpec) else self.task(task)
+        specs = [task if isinstance(task, TaskSpec) else self.task(task) for task in tasks]
         if not texts:
-            return []
-        columns = _columns(texts, spec)
-        rows = Rows(columns, None, range(1, len(texts) + 1), list(spec.labels), file="texts")
-        logits = self.logits(spec, rows)
+            return [[] for _ in specs]
+        # each task looks whether the texts are what it takes; to all of them they are the same columns
+        columns = [_columns(texts, spec) for spec in specs].pop()
+        answers: dict[str, list[Prediction]] = {}
+        lengths = [spec.max_length or self.max_length for spec in specs]
+        for length in dict.fromkeys(lengths):  # tasks that read less of a text see another text
+            together = [spec for spec, its in zip(specs, lengths, strict=True) if its == length]
+            rows = Rows(columns, None, range(1, len(texts) + 1), list(together[0].labels), file="texts")
+            encoded = encode(together[0], "lines", rows, self.tokenizer, length, None)
+            heads = [spec.head or spec.name for spec in together]
+            logits = predict_logits(self.model, heads, encoded, self.accelerator, self.tokenizer.pad_token_id)
+            answers |= {
+                spec.name: self._answers(spec, logits[head]) for spec, head in zip(together, heads, strict=True)
+            }
+        return [answers[spec.name] for spec in specs]
+
+    def _answers(self, spec: TaskSpec, logits: np.ndarray) -> list[Prediction]:
         if spec.kind == "regression":
             return [Prediction(None, {}, float(value)) for value in logits[:, 0]]
         from mtl_tickets.evaluation.evaluate import predictions

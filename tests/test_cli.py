@@ -240,6 +240,20 @@ def test_predict_answers_line_by_line(finished):
     assert 1 / len(labels) <= float(answers[0][1]) <= 1
 
 
+def test_predict_answers_several_tasks_side_by_side(finished):
+    folder, _ = finished
+    tasks = [folder.parents[1] / f"{name}.yaml" for name in ("same", "likeness")]
+    lines = "the cat is good\tthe dog is bad\na ship\tthe house\n"
+    place = ("predict", folder / "seed-1", "--rule", "own")
+    alone = [invoke(*place, "--task", task, text=lines).stdout.splitlines() for task in tasks]
+    both = ("--task", tasks[0], "--task", tasks[1])
+    done = invoke(*place, *both, text=lines)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines() == ["\t".join(answers) for answers in zip(*alone, strict=True)]
+    as_json = [json.loads(line) for line in invoke(*place, *both, "--json", text=lines).stdout.splitlines()]
+    assert [(list(line), sorted(line["likeness"])) for line in as_json] == [(["same", "likeness"], ["value"])] * 2
+
+
 def test_predict_refuses_lines_that_are_no_pairs(finished):
     folder, _ = finished
     task = folder.parents[1] / "same.yaml"

@@ -45,6 +45,23 @@ def test_the_answer_is_the_most_probable_label_and_probabilities_add_up(folder):
         assert answer.probability == max(answer.probabilities.values())
 
 
+def test_all_tasks_answer_as_each_alone_even_where_they_read_less(folder):
+    served = serve(folder / "model")
+    names = ("same", "likeness", "hard")
+    specs = [served.task(folder / f"{name}.yaml") for name in names]
+    specs[1] = specs[1].model_copy(update={"max_length": 7})
+    alone = [served.predict(spec, PAIRS) for spec in specs]
+    together = served.predict_all(specs, PAIRS)
+    for ours, theirs in zip(together, alone, strict=True):
+        assert [answer.label for answer in ours] == [answer.label for answer in theirs]
+        for one, other in zip(ours, theirs, strict=True):
+            values = [one.value or 0, *one.probabilities.values()]
+            assert values == pytest.approx([other.value or 0, *other.probabilities.values()], abs=1e-5)
+    assert served.predict_all(specs, []) == [[], [], []]
+    with pytest.raises(InputError, match="task feelings needs one text"):
+        served.predict_all([specs[0], served.task(folder / "feelings.yaml")], PAIRS)
+
+
 def test_the_logits_are_those_of_the_model(folder):
     import torch
 

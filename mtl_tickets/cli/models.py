@@ -109,25 +109,37 @@ def _mean(values: list[float], digits: int) -> str:
 
 def predict(
     run: Place,
-    task: Task,
+    task: Annotated[
+        list[str], typer.Option("--task", help="A task of the model, or a task file that names its head. Repeatable.")
+    ],
     rule: Rule = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, with every label's share.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON object a line, with every label's share; with several tasks by task.")
+    ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Lines read before they are answered.")] = 1024,
 ) -> None:
-    """Answer lines from standard input: a text a line, or two separated by a tab. Label and probability come out."""
+    """Answer lines from standard input: a text a line, or two separated by a tab. Label and probability come out.
+
+    With several tasks these stand side by side, in the order of the tasks; what the tasks' tickets agree on is computed
+    once.
+    """
     with err().status("loading the model"):
         from mtl_tickets import serving
 
         served = serving.serve(run, rule)
-        spec = served.task(task)
+        specs = [served.task(name) for name in dict.fromkeys(task)]
     if sys.stdin.isatty():
-        width = serving.spec_width(spec)
+        width = serving.spec_width(specs[0])
         what = {1: "a text", 2: "two texts separated by a tab"}.get(width or 0, "a text, or two separated by a tab,")
         err().print(f"type {what} a line; end with Ctrl-D", style="dim")
         batch = 1
     for examples in serving.read_lines(_stdin_lines(), batch):
-        for answer in served.predict(spec, examples):
-            print(_answer(answer, as_json))
+        for answers in zip(*served.predict_all(specs, examples), strict=True):
+            by_task = {spec.name: _answer(answer) for spec, answer in zip(specs, answers, strict=True)}
+            if as_json:
+                print(json.dumps(by_task if len(specs) > 1 else by_task[specs[0].name], ensure_ascii=False))
+            else:
+                print("\t".join(map(_shown, answers)))
         sys.stdout.flush()
 
 
@@ -140,13 +152,14 @@ def _stdin_lines() -> Any:
             raise InputError(Problem("must be UTF-8 text", file="input", place=f"line {number}", found=line)) from None
 
 
-def _answer(answer: Prediction, as_json: bool) -> str:
-    if as_json:
-        fields: dict[str, Any] = {"value": answer.value}
-        if answer.label is not None:
-            shares = {label: round(share, 6) for label, share in answer.probabilities.items()}
-            fields = {"label": answer.label, "probability": shares[answer.label], "probabilities": shares}
-        return json.dumps(fields, ensure_ascii=False)
+def _answer(answer: Prediction) -> dict[str, Any]:
+    if answer.label is None:
+        return {"value": answer.value}
+    shares = {label: round(share, 6) for label, share in answer.probabilities.items()}
+    return {"label": answer.label, "probability": shares[answer.label], "probabilities": shares}
+
+
+def _shown(answer: Prediction) -> str:
     if answer.label is None:
         return f"{answer.value:.4f}"
     return f"{visible(answer.label)}\t{answer.probability:.4f}"

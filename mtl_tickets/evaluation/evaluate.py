@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,12 @@ from accelerate import Accelerator
 from safetensors.numpy import save_file
 
 from mtl_tickets.files import written_whole
+from mtl_tickets.model.fork import Fork
 from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.tasks.batches import BatchSettings, passes_over
 from mtl_tickets.tasks.encode import EncodedTask
 from mtl_tickets.tasks.metrics import compute, score
 from mtl_tickets.tasks.spec import TaskSpec
-from mtl_tickets.training.objectives.task_loss import forward
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def evaluate(
     """
     if encoded.labels is None:
         raise ValueError(f"{task.name}: an evaluation needs labels")
-    logits = predict_logits(model, task.head or task.name, encoded, accelerator, pad_id, batch_size)
+    head = task.head or task.name
+    logits = predict_logits(model, [head], encoded, accelerator, pad_id, batch_size)[head]
     metrics = compute(task, predictions(model, task, logits), encoded.labels)
     return Evaluation(metrics, score(task, metrics), logits, encoded.labels)
 
@@ -56,25 +58,34 @@ def evaluate(
 @torch.inference_mode()
 def predict_logits(
     model: MultiTaskModel,
-    head: str,
+    heads: Sequence[str],
     encoded: EncodedTask,
     accelerator: Accelerator,
     pad_id: int,
     batch_size: int = 128,
-) -> np.ndarray:
-    """float32 [rows, outputs] of one task's head, rows in the order of the data."""
+) -> dict[str, np.ndarray]:
+    """For each of these tasks' heads float32 [rows, outputs], rows in the order of the data; all in one pass
+    (:meth:`MultiTaskModel.forward_all`). ``batch_size``: rows of the data times what the tasks make of them."""
     was_training = model.training
     model.eval()
-    index = {head: model.task_index(head)}
-    parts, order = [], []
-    for batch in passes_over({head: encoded}, BatchSettings(size=batch_size), pad_id, index):
+    grown = max(Fork.of(model.gates, [model.task_index(head) for head in heads]).sizes)
+    settings = BatchSettings(size=max(1, batch_size // grown))
+    parts: dict[str, list[torch.Tensor]] = {head: [] for head in heads}
+    order = []
+    for batch in passes_over({"": encoded}, settings, pad_id):
+        moved = batch.to(accelerator.device)
         with accelerator.autocast():
-            parts.append(forward(model, batch.to(accelerator.device))[0].float())
+            logits = model.forward_all(moved.input_ids, moved.attention_mask, moved.token_type_ids, tasks=list(parts))
+        for head, found in logits.items():
+            parts[head].append(found)
         order.append(batch.indices)
     model.train(was_training)
-    logits = np.empty((len(encoded), parts[0].shape[1]), dtype=np.float32)
-    logits[np.concatenate(order)] = torch.cat(parts).cpu().numpy()
-    return logits
+    rows = np.concatenate(order)
+    answers = {}
+    for head, portions in parts.items():
+        answers[head] = np.empty((len(encoded), portions[0].shape[1]), dtype=np.float32)
+        answers[head][rows] = torch.cat(portions).cpu().numpy()
+    return answers
 
 
 def predictions(model: MultiTaskModel, task: TaskSpec, logits: np.ndarray) -> np.ndarray:

@@ -153,6 +153,7 @@ class Gates:
                 raise MtlTicketsError(f"gates of {part!r} must have the shape {expected}; found {tuple(values.shape)}")
         self.table = {part: values.detach().float().cpu().clone() for part, values in table.items()}
         self._flat: dict[str, torch.Tensor] = {}
+        self._columns: dict[str, list[torch.Tensor]] = {}
         self._sizes: dict[str, list[int]] = {}
         self._gated: dict[str, list[list[int]]] = {}
         self._on_device: dict[tuple[torch.device, torch.dtype], dict[str, torch.Tensor]] = {}
@@ -165,6 +166,7 @@ class Gates:
                 else torch.where(site.units < 0, 1.0, rows[:, layer, site.units.clamp(min=0)])
                 for layer, site in enumerate(self._sites[part])
             ]
+            self._columns[part] = columns
             self._flat[part] = torch.cat(columns, dim=1)
             self._sizes[part] = [column.shape[1] for column in columns]
             # known here, on the CPU, so that a batch never has to ask the device whether a layer needs its gates
@@ -211,6 +213,34 @@ class Gates:
                     site = self._sites[part][layer]
                     assert site is not None
                     site.put(columns[layer].squeeze(1) if part == "ffn" else columns[layer])
+            yield
+
+    @property
+    def layers(self) -> int:
+        return self.shapes["ffn"][0]
+
+    def signature(self, task: int, layer: int) -> bytes:
+        """Equal for two tasks whose tables do the same in a layer, to the units that are physically there."""
+        parts = [part for part in PARTS if part in self._columns and self._sites[part][layer] is not None]
+        if "ffn" in parts and not self._columns["ffn"][layer][task].any():
+            parts = [part for part in parts if part != "neurons"]  # those of a dropped block change nothing
+        return b"|".join(part.encode() + self._columns[part][layer][task].numpy().tobytes() for part in parts)
+
+    @contextlib.contextmanager
+    def on_groups(self, leaders: Sequence[Sequence[int]], rows: int) -> Iterator[None]:
+        """Gates for passes whose rows differ from layer to layer: in layer ``l`` the rows are ``rows`` for each task of
+        ``leaders[l]``, one after the other, seen through the gates of that task."""
+        with self._open():
+            for part, flat in self._tables().items():
+                columns = flat.split(self._sizes[part], dim=1)
+                for layer, tasks in enumerate(leaders):
+                    if any(layer in self._gated[part][task] for task in tasks):
+                        gates = columns[layer][list(tasks)]
+                        if len(tasks) > 1:
+                            gates = gates.repeat_interleave(rows, dim=0)
+                        site = self._sites[part][layer]
+                        assert site is not None
+                        site.put(gates.squeeze(1) if part == "ffn" else gates)
             yield
 
     @contextlib.contextmanager

@@ -22,6 +22,7 @@ from mtl_tickets.model.encoders import (
     random_encoder,
     with_dropout,
 )
+from mtl_tickets.model.fork import Fork, forked
 from mtl_tickets.model.gates import Gates, Segment
 from mtl_tickets.tickets.space import StructuredSpace
 from mtl_tickets.tickets.ticket import Ticket
@@ -227,15 +228,49 @@ class MultiTaskModel(nn.Module):
         else:
             with self.gates.on(segments):
                 output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
-        pooled = self._pooled(output, attention_mask, token_type_ids, segments)
-        logits = [
-            self.heads[self.tasks[task].name](rows).float() for (task, _, _), rows in zip(segments, pooled, strict=True)
-        ]
+        logits = self._answers(output, attention_mask, token_type_ids, segments)
         if self.training and _several_processes():
             # every process must have a gradient for every head, or the reduction waits for ever
             absent = [head for i, head in enumerate(self.heads.values()) if i not in present]
             logits[0] = logits[0] + sum(p.sum() for head in absent for p in head.parameters()) * 0.0
         return logits
+
+    def forward_all(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        *,
+        tasks: Sequence[str] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The logits of every task (or of ``tasks``) for the same rows, float32 [B, n_out] each.
+
+        They are those of :meth:`forward` for each task; layers in which tickets agree are computed once
+        (:mod:`mtl_tickets.model.fork`). ``input_ids``, ``attention_mask``, ``token_type_ids``: int64 [B, S].
+
+        Raises :class:`InputError` for a task the model does not have.
+        """
+        names = [info.name for info in self.tasks] if tasks is None else list(dict.fromkeys(tasks))
+        numbers, rows = [self.task_index(name) for name in names], len(input_ids)
+        types = {"token_type_ids": token_type_ids} if self._token_types and token_type_ids is not None else {}
+        fork = Fork.of(self.gates, numbers)
+        with forked(self.encoder, self.gates, fork, rows):
+            output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+        segments = [
+            (task, group * rows, (group + 1) * rows) for task, group in zip(numbers, fork.groups[-1], strict=True)
+        ]
+        mask = attention_mask.repeat(fork.sizes[-1], 1)
+        all_types = None if token_type_ids is None else token_type_ids.repeat(fork.sizes[-1], 1)
+        return dict(zip(names, self._answers(output, mask, all_types, segments), strict=True))
+
+    def _answers(
+        self, output: Any, mask: torch.Tensor, types: torch.Tensor | None, segments: Sequence[Segment]
+    ) -> list[torch.Tensor]:
+        """The logits of each segment's task on the segment's rows of the encoder's output, float32."""
+        pooled = self._pooled(output, mask, types, segments)
+        return [
+            self.heads[self.tasks[task].name](rows).float() for (task, _, _), rows in zip(segments, pooled, strict=True)
+        ]
 
     def _pooled(
         self, output: Any, mask: torch.Tensor, types: torch.Tensor | None, segments: Sequence[Segment]
