@@ -80,6 +80,13 @@ def pretrain(
     return record
 
 
+def _earlier(start: str | None) -> dict[str, Any] | None:
+    """The record of the pre-training that this one goes on from, where it has one."""
+    if start is None or not (Path(start) / RECORD).is_file():
+        return None
+    return cast(dict[str, Any], read_json(Path(start) / RECORD))
+
+
 def _accelerator(settings: PretrainSettings) -> Accelerator:
     if settings.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise InputError(Problem("fp16 needs an NVIDIA GPU", place="mixed_precision", hint="use bf16 or no"))
@@ -169,7 +176,7 @@ def _train(
 ) -> dict[str, Any]:
     network = first_network(settings, prepared.tokenizer, prepared.text, progress)
     identity = digest(
-        [settings.deciding(), prepared.text.fingerprint, encoder_hash(network), accelerator.mixed_precision], length=16
+        [settings.course(), prepared.text.fingerprint, encoder_hash(network), accelerator.mixed_precision], length=16
     )
     model = MaskedLanguageModel(network, settings.next_sentence, settings.seed).to(accelerator.device)
     if settings.dropout is not None:
@@ -193,6 +200,10 @@ def _train(
         progress.say(f"{tokens:,} tokens{''.join(losses)}")
         return {"tokens": tokens, **figures}
 
+    planned_steps = total_steps(source, plan)
+    if (wanted := settings.stop_after) is not None:
+        nearest = min(range(source.legs), key=lambda leg: abs(source.tokens_after(leg) - wanted))
+        plan = plan.model_copy(update={"epochs": nearest + 1})
     progress.begin(f"pretrain {folder.name}", total_steps(source, plan))
     progress.stage("pretrain/training")
     losses.append({"tokens": 0, "step": 0, **measured(source.parts[0][0])})
@@ -207,6 +218,7 @@ def _train(
         checkpoint=work / "checkpoint.safetensors",
         on_epoch=on_leg,
         on_step=progress.advance,
+        planned_steps=planned_steps,
     )
     # the loop's epoch is one of our legs and no pass over the text
     losses += [{key: row[key] for key in row if key != "epoch"} for row in result.history]
@@ -228,6 +240,7 @@ def _train(
         "loss": losses[-1].get("loss"),
         **{name: value for name, value in losses[-1].items() if name.startswith("held_out")},
         "losses": losses,
+        "started_from": _earlier(settings.start),
         "mixed_precision": accelerator.mixed_precision,
         "versions": versions(),
         "device": device(),

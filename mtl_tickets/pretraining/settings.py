@@ -85,6 +85,11 @@ class PretrainSettings(Settings):
     minutes: pydantic.PositiveFloat | None = pydantic.Field(
         None, description="about how long to train at most; turned into tokens by the speed measured at the start"
     )
+    stop_after: pydantic.PositiveInt | None = pydantic.Field(
+        None,
+        description="end at the report nearest to so many tokens, while learning rate and lengths go as planned for "
+        "all tokens: for an encoder that another pre-training goes on from",
+    )
     length: int = pydantic.Field(128, ge=5, description="tokens in a sequence, [CLS] and [SEP] included")
     short_length: int | None = pydantic.Field(
         None, ge=5, description="train on sequences this short first: more tokens a second, and easier at the start"
@@ -150,6 +155,10 @@ class PretrainSettings(Settings):
     def deciding(self) -> dict[str, Any]:
         """The settings without those that change how a pre-training runs and not what comes out, JSON-able."""
         return self.model_dump(mode="json", exclude={"checkpoint_seconds"})
+
+    def course(self) -> dict[str, Any]:
+        """What decides the weights after every step; two trainings of one course differ in where they stop alone."""
+        return {name: value for name, value in self.deciding().items() if name != "stop_after"}
 
     @property
     def trains_vocabulary(self) -> bool:

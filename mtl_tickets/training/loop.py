@@ -92,18 +92,20 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: EpochEnd | None = None,
     on_step: Callable[[int], None] | None = None,
+    planned_steps: int | None = None,
 ) -> TrainResult:
     """Trains ``model`` in place.
 
     ``identity`` says what is trained (a digest of settings, data and start); a checkpoint with another identity is
     refused. ``checkpoint`` is the file to write and, where it exists, to go on from. ``on_epoch(epoch)`` is called
     with the model in eval mode and returns the epoch's row of the history. ``on_step(n)`` is told of n finished steps.
+    ``planned_steps`` is what the learning rate is spread over, where that is more than the steps of this training.
 
     Raises :class:`TrainingDiverged` where the loss of an epoch is not finite, :class:`CheckpointError` for a
     checkpoint that does not fit.
     """
     seed_everything(seed)
-    steps = total_steps(source, settings)
+    steps = planned_steps or total_steps(source, settings)
     optimiser = make_optimiser(model, settings.optimiser)
     _fresh_scaler(accelerator)
     wrapped, stepper = accelerator.prepare(model, optimiser)

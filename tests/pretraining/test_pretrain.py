@@ -120,6 +120,24 @@ def test_a_killed_process_goes_on_bit_for_bit(done, form, text_file, tmp_path):
     assert again["losses"] == once["losses"]
 
 
+def test_ending_early_is_the_beginning_of_the_whole(done, text_file, tmp_path):
+    early = settings_for(text_file, stop_after=29_000)
+    record = pretrain(early, tmp_path / "early", cache=tmp_path / "cache")
+    whole = read_json(done / "pretraining.json")
+    assert record["losses"] == whole["losses"][:3]
+    assert record["training"]["tokens"] == pytest.approx(30_000, rel=0.05)
+    assert pretrain(early, tmp_path / "early", cache=tmp_path / "cache") == record
+    with pytest.raises(CheckpointError, match="other settings"):
+        pretrain(settings_for(text_file), tmp_path / "early", cache=tmp_path / "cache")
+
+
+def test_the_record_of_a_start_is_kept(done, text_file, tmp_path):
+    settings = settings_for(text_file, shape={}, start=str(done), tokens=2_000)
+    record = pretrain(settings, tmp_path / "further", cache=tmp_path / "cache")
+    assert record["started_from"] == read_json(done / "pretraining.json")
+    assert record["started_from"]["started_from"] is None
+
+
 class Stop(Exception):
     pass
 
