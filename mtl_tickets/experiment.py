@@ -22,8 +22,9 @@ from mtl_tickets.files import digest
 from mtl_tickets.pretraining.encoders import made_from
 from mtl_tickets.progress import Progress, Silent
 from mtl_tickets.recipes import RECIPES
+from mtl_tickets.recipes.jobs import StoppedAfter
 from mtl_tickets.recipes.run_directory import RunDirectory
-from mtl_tickets.recipes.workbench import EncoderSettings, StoppedAfter, Workbench
+from mtl_tickets.recipes.workbench import EncoderSettings, Workbench
 from mtl_tickets.settings import Document, Settings, one_of, problems_of, read_yaml
 from mtl_tickets.tasks.data import LimitSettings, TaskData
 from mtl_tickets.tasks.sources import DataSettings

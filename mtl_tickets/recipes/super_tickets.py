@@ -17,7 +17,9 @@ import pydantic
 
 from mtl_tickets.errors import Problem
 from mtl_tickets.recipes.base import RECIPES, RecipeSettings
-from mtl_tickets.recipes.workbench import Scoring, Training, Workbench, derived_seed
+from mtl_tickets.recipes.jobs import Scoring, Training
+from mtl_tickets.recipes.search import SearchSettings, worth_finishing
+from mtl_tickets.recipes.workbench import Workbench, derived_seed
 from mtl_tickets.scoring import ScoreSettings
 from mtl_tickets.settings import InvalidSetting, Settings, one_of
 from mtl_tickets.tasks.data import SelectionSettings
@@ -94,6 +96,7 @@ class SuperTickets(RecipeSettings):
     multi: MultiOverride = MultiOverride()
     score: ScoreSettings = ScoreSettings()
     ladder: LadderSettings = LadderSettings()
+    search: SearchSettings = SearchSettings()
     controls: tuple[Literal["random", "losing"], ...] = ()
     selection: SelectionSettings = SelectionSettings()
     sharing: tuple[AnyRule, ...] = ("own", "adaptive")
@@ -174,13 +177,16 @@ class SuperTickets(RecipeSettings):
 
         # 3. draw a ladder of tickets for every task; rewind to the pretrained weights and train each rung
         rungs = {task: self._rungs(bench, task, scores[task]) for task in bench.learned}
-        bench.fine_tune_each(
-            [
-                Training(f"ladder/{task}/{name}", f"ladder/{name}", (task,), self._single(task), {task: ticket})
-                for task in bench.learned
-                for name, ticket in rungs[task].items()
-            ]
-        )
+        trainings = {
+            task: {
+                name: Training(f"ladder/{task}/{name}", f"ladder/{name}", (task,), self._single(task), {task: ticket})
+                for name, ticket in of_task.items()
+            }
+            for task, of_task in rungs.items()
+        }
+        winning = {task: _winning(of_task) for task, of_task in trainings.items()}
+        controls = [t for task, of_task in trainings.items() for n, t in of_task.items() if n not in winning[task]]
+        bench.fine_tune_each([*worth_finishing(bench, self.search, winning), *controls])
         bench.reached("ladder")
 
         own = {task: self._choose(bench, task, rungs[task]) for task in bench.learned}  # 4. the best rung
@@ -232,12 +238,12 @@ class SuperTickets(RecipeSettings):
 
     def _choose(self, bench: Workbench, task: str, rungs: dict[str, Ticket]) -> Ticket:
         """The rung with the best selection score; no pruning is admissible, and of equals the smallest ticket wins."""
-        winning = {name: ticket for name, ticket in rungs.items() if name.startswith("winning-")}
-        candidates = {"dense": Ticket.dense(bench.space), **winning}
+        trained = {n: ticket for n, ticket in _winning(rungs).items() if bench.run.is_done(f"ladder/{task}/{n}")}
+        candidates = {"dense": Ticket.dense(bench.space), **trained}
         path = bench.run.path / "tickets" / "own" / task
 
         def choose_stage(folder: Path) -> dict[str, Any]:
-            stages = {"dense": f"single/{task}"} | {name: f"ladder/{task}/{name}" for name in winning}
+            stages = {"dense": f"single/{task}"} | {name: f"ladder/{task}/{name}" for name in trained}
             curve = {name: bench.run.result(stage)["history"][-1]["selection"][task] for name, stage in stages.items()}
             # later rungs are smaller: max over (score, position) takes the smallest of equals
             best = max(enumerate(curve), key=lambda item: (curve[item[1]], item[0]))[1]
@@ -253,7 +259,7 @@ class SuperTickets(RecipeSettings):
             )
             ticket.save(path)
             rows = [
-                bench.run.row("choose", task, "selection", "rung", float(list(curve).index(best)), len(curve)),
+                bench.run.row("choose", task, "selection", "rung", float(_number(best)), len(_winning(rungs)) + 1),
                 bench.run.row("choose", task, "all", "remaining", ticket.remaining_percent(), bench.space.total),
             ]
             return {"rows": rows, "chosen": best, "curve": curve}
@@ -355,10 +361,23 @@ class SuperTickets(RecipeSettings):
         return self.compat.drop_long_rows
 
     def steps(self, bench: Workbench) -> int:
-        rungs = len(ladder_budgets(bench.space, self.ladder)) * (1 + len(self.controls))
-        single = sum(bench.steps([task], self._single(task)) for task in bench.learned) * (1 + rungs)
+        rungs = len(ladder_budgets(bench.space, self.ladder))
+        single = 0
+        for task in bench.learned:
+            steps = bench.steps([task], self._single(task))
+            single += steps * (1 + rungs * len(self.controls)) + self.search.steps(rungs, steps)
         together = len({"dense", *(rule.kind for rule in self.sharing)})
         return single + bench.steps(bench.learned, self._multi(bench)) * together
+
+
+def _winning(rungs: dict[str, Any]) -> dict[str, Any]:
+    """The rungs that are no controls."""
+    return {name: value for name, value in rungs.items() if name.startswith("winning-")}
+
+
+def _number(rung: str) -> int:
+    """``winning-3`` -> 3; the dense model is 0."""
+    return 0 if rung == "dense" else int(rung.rpartition("-")[2])
 
 
 def _only_rows(rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ done once and found again after a stop."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,9 +19,10 @@ from mtl_tickets.model import store
 from mtl_tickets.model.encoders import encoder_hash, read_config
 from mtl_tickets.model.multitask import MultiTaskModel, Pooling, TaskInfo
 from mtl_tickets.progress import Progress
+from mtl_tickets.recipes.jobs import Look, Scoring, Start, StoppedAfter, Training
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
 from mtl_tickets.recipes.side_by_side import side_by_side
-from mtl_tickets.scoring import ScoreSettings, score_tasks
+from mtl_tickets.scoring import score_tasks
 from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.batches import TaskBatches
 from mtl_tickets.tasks.data import TaskData
@@ -31,10 +31,8 @@ from mtl_tickets.tasks.metrics import compute, score
 from mtl_tickets.tasks.spec import TaskSpec
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.space import StructuredSpace
-from mtl_tickets.tickets.ticket import Ticket
-from mtl_tickets.training.loop import TrainSettings, total_steps, train
+from mtl_tickets.training.loop import TrainResult, TrainSettings, total_steps, train
 from mtl_tickets.training.objectives.task_loss import task_loss
-from mtl_tickets.training.rewind import Snapshot
 
 
 class EncoderSettings(Settings):
@@ -54,53 +52,6 @@ class EncoderSettings(Settings):
     dropout: Annotated[float, pydantic.Field(ge=0, lt=1)] | None = pydantic.Field(
         None, description="inside the encoder; None: as it is configured. Heads have the task's head_dropout"
     )
-
-
-class StoppedAfter(Exception):
-    """``--to STAGE``: the run ends here on request."""
-
-
-@dataclass
-class Start:
-    """The point a training starts from and a ticket is rewound to: a model, and the snapshot of its weights."""
-
-    model: MultiTaskModel
-
-    def __post_init__(self) -> None:
-        self.snapshot = Snapshot(self.model)
-
-    def rewound(self, tickets: Mapping[str, Ticket] | None = None) -> MultiTaskModel:
-        """The model with the weights of the start, bit for bit, and these tickets on."""
-        self.snapshot.restore(self.model)
-        self.model.set_tickets(dict(tickets or {}))
-        return self.model
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training of a recipe: from θ_0 with fresh heads, on ``tasks``, under ``tickets`` (none: dense).
-
-    Its rows go under ``report_as``. ``keep_weights`` keeps what it learned for a later stage, ``keep_model`` is the
-    folder of a model for use.
-    """
-
-    stage: str
-    report_as: str
-    tasks: tuple[str, ...]
-    settings: TrainSettings
-    tickets: Mapping[str, Ticket] | None = None
-    keep_weights: bool = False
-    keep_model: Path | None = None
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """Scores of one task, on the weights that the stage ``trained`` kept."""
-
-    stage: str
-    task: str
-    trained: str
-    settings: ScoreSettings
 
 
 class Workbench:
@@ -130,6 +81,8 @@ class Workbench:
         self.learned = [name for name in self.tasks if name not in self.extra]
         self._start: tuple[tuple[str, ...], Start] | None = None
         self._known: tuple[StructuredSpace, str] | None = None
+        # steps of each training that progress has been told of; a worker starts with its parent's
+        self._counted: dict[str, int] = {}
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
@@ -196,7 +149,7 @@ class Workbench:
         left = [training for training in trainings if not self.run.is_done(training.stage)]
         for training in trainings:
             if training not in left:
-                self.progress.advance(self.steps(training.tasks, training.settings))
+                self._count(training, self.steps(training.tasks, training.settings))
         # the longest first, so that no worker is left with one at the end
         left.sort(key=lambda training: -self.steps(training.tasks, training.settings))
         self._each(self.fine_tune, left, len(trainings))
@@ -219,35 +172,11 @@ class Workbench:
         The seed of the training depends on the tasks, not on the stage: a rung sees the batches and dropout masks of
         the full model it is compared with (METHODS 1.4).
         """
-        stage, tasks, settings, tickets = training.stage, training.tasks, training.settings, training.tickets
-        seed = derived_seed(self.seed, "train", *sorted(tasks))
+        stage, tasks, tickets = training.stage, training.tasks, training.tickets
 
         def fine_tune_stage(folder: Path) -> dict[str, Any]:
             self.progress.stage(stage)
-            start = self.start(tasks)
-            model = start.rewound(tickets)
-            source = self._batches(tasks, settings, seed)
-            identity = digest(
-                {
-                    "start": start.snapshot.digest,
-                    "tickets": {task: ticket.digest() for task, ticket in (tickets or {}).items()},
-                    "settings": settings.model_dump(mode="json", exclude={"checkpoint_seconds"}),
-                    "seed": seed,
-                    "data": {task: self.data[task].train_key for task in tasks},
-                }
-            )
-            result = train(
-                model,
-                source,
-                task_loss,
-                settings,
-                self.accelerator,
-                seed=seed,
-                identity=identity,
-                checkpoint=folder / CHECKPOINT,
-                on_epoch=lambda epoch: {"selection": self._selection_scores(model, tasks)},
-                on_step=self.progress.advance,
-            )
+            model, result = self._trained(training)
             rows = self._evaluated(model, training.report_as, tasks, result.history, result.steps, folder)
             for task in tasks:
                 ticket = (tickets or {}).get(task)
@@ -270,6 +199,86 @@ class Workbench:
             }
 
         self.run.stage(stage, fine_tune_stage)
+
+    def look_each(self, looks: Sequence[Look]) -> dict[str, float]:
+        """The selection score at every look, by stage; side by side where the run has workers."""
+        left = [look for look in looks if not self.run.is_done(look.stage)]
+        for look in looks:
+            if look not in left:
+                self._count(look.training, look.until)
+        self._each(self.look, left, len(looks))
+        scores = {look.stage: self.look(look) for look in looks}
+        # workers have told of these steps, in memory that went with them
+        self._counted |= {look.training.stage: look.until for look in looks}
+        return scores
+
+    def look(self, look: Look) -> float:
+        """Trains a part of the way, keeps the checkpoint for who goes on, and scores the task on its selection split.
+
+        ``training`` must be of one task.
+        """
+        training = look.training
+        (task,) = training.tasks
+
+        def look_stage(_: Path) -> dict[str, Any]:
+            self.progress.stage(look.stage)
+            model, result = self._trained(training, look.until)
+            score = self._selection_scores(model, [task])[task]
+            name = f"{look.stage.partition('/')[0]}/{training.report_as}"
+            row = self.run.row(name, task, "selection", "score", score, len(self.data[task].selection), look.until)
+            return {"rows": [row], "score": score, "steps": result.steps}
+
+        return float(self.run.stage(look.stage, look_stage)["score"])
+
+    def give_up(self, look: Look) -> None:
+        """What was trained until here is not gone on with."""
+        (self.run.stage_folder(look.training.stage) / CHECKPOINT).unlink(missing_ok=True)
+
+    def _count(self, training: Training, steps: int) -> None:
+        """Tells that a training has reached a step, of which some steps may have been told of."""
+        self.progress.advance(steps - self._counted.get(training.stage, 0))
+        self._counted[training.stage] = steps
+
+    def _trained(self, training: Training, until: int | None = None) -> tuple[MultiTaskModel, TrainResult]:
+        """The model after a training, or after its first ``until`` steps; from its checkpoint where it has one."""
+        tasks, settings, tickets = training.tasks, training.settings, training.tickets
+        seed = derived_seed(self.seed, "train", *sorted(tasks))
+        start = self.start(tasks)
+        model = start.rewound(tickets)
+        identity = digest(
+            {
+                "start": start.snapshot.digest,
+                "tickets": {task: ticket.digest() for task, ticket in (tickets or {}).items()},
+                "settings": settings.model_dump(mode="json", exclude={"checkpoint_seconds"}),
+                "seed": seed,
+                "data": {task: self.data[task].train_key for task in tasks},
+            }
+        )
+        folder = self.run.stage_folder(training.stage)
+        folder.mkdir(parents=True, exist_ok=True)
+        told = self._counted.get(training.stage, 0)
+
+        def on_step(steps: int) -> None:
+            # a training that goes on from its checkpoint tells of all steps until there
+            nonlocal told
+            seen = min(told, steps)
+            told -= seen
+            self.progress.advance(steps - seen)
+
+        result = train(
+            model,
+            self._batches(tasks, settings, seed),
+            task_loss,
+            settings,
+            self.accelerator,
+            seed=seed,
+            identity=identity,
+            checkpoint=folder / CHECKPOINT,
+            on_epoch=lambda epoch: {"selection": self._selection_scores(model, tasks)},
+            on_step=on_step,
+            until=until,
+        )
+        return model, result
 
     def spared(self, tasks: Sequence[str], settings: TrainSettings, times: int) -> None:
         """Tells that so many trainings, counted before the run began, need not be done."""

@@ -93,6 +93,7 @@ def train(
     on_epoch: EpochEnd | None = None,
     on_step: Callable[[int], None] | None = None,
     planned_steps: int | None = None,
+    until: int | None = None,
 ) -> TrainResult:
     """Trains ``model`` in place.
 
@@ -100,6 +101,7 @@ def train(
     refused. ``checkpoint`` is the file to write and, where it exists, to go on from. ``on_epoch(epoch)`` is called
     with the model in eval mode and returns the epoch's row of the history. ``on_step(n)`` is told of n finished steps.
     ``planned_steps`` is what the learning rate is spread over, where that is more than the steps of this training.
+    ``until``: stop after this step with a checkpoint to go on from, as if interrupted there.
 
     Raises :class:`TrainingDiverged` where the loss of an epoch is not finite, :class:`CheckpointError` for a
     checkpoint that does not fit.
@@ -156,8 +158,13 @@ def train(
                 place.examples += count
                 if on_step:
                     on_step(1)
+                if place.step == until:
+                    save()
+                    break
                 if time.monotonic() - saved >= settings.checkpoint_seconds and place.batch < batches_in_epoch:
                     save()
+            if place.step == until:
+                break
             mean_loss = float(accelerator.reduce(loss_sum, "sum")) / place.loss_count
             if not np.isfinite(mean_loss):
                 raise TrainingDiverged(

@@ -135,6 +135,61 @@ def test_side_by_side_killed_and_resumed(world, finished, tmp_path):
     assert results(folder) == results(finished.path)
 
 
+HALVING = (
+    "recipe.ladder={kind: coupled, rungs: 4, step: 0.1}",
+    "recipe.controls=[]",
+    "recipe.sharing=[]",
+    "recipe.train.epochs=2",
+)
+
+
+@pytest.fixture(scope="module")
+def full_search(world, tmp_path_factory):
+    output = tmp_path_factory.mktemp("full")
+    return run_experiment(load_experiment(world, [f"output={output}", *HALVING]), to="choose")[0]
+
+
+def ladder_of(folder):
+    """Finished rungs: their predictions and the history of their training."""
+    rungs = {}
+    for done in sorted((folder / "stages/ladder").rglob("done.json")):
+        files = {file.name: file.read_bytes() for file in done.parent.glob("predictions*")}
+        rungs[done.parent.relative_to(folder).as_posix()] = files, json.loads(done.read_text())["history"]
+    return rungs
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_halving_finishes_few_rungs_and_these_as_the_full_search_does(world, full_search, tmp_path, workers):
+    told = Counting()
+    given = [f"output={tmp_path}", *HALVING, "recipe.search={kind: halving, keep: [2, 1]}", f"workers={workers}"]
+    (summary,) = run_experiment(load_experiment(world, given), progress=told)
+    assert told.done == told.work
+    full, found = ladder_of(full_search.path), ladder_of(summary.path)
+    assert len(full) == 12 and len(found) == 3
+    assert {name: full[name] for name in found} == found
+    assert not list(summary.path.rglob("checkpoint.safetensors"))
+    looks = [json.loads(file.read_text()) for file in (summary.path / "stages").glob("look-*/*/*/done.json")]
+    assert len(looks) == 3 * (4 + 2)
+    again = Counting()
+    not_finished(summary.path)
+    run_experiment(load_experiment(world, given), resume=True, progress=again)
+    assert again.done == again.work == told.work
+
+
+def test_halving_killed_and_resumed(world, full_search, tmp_path):
+    halving = "recipe.search={kind: halving, keep: [2, 1]}"
+    for stage in ("look-1/likeness/winning-2", "look-2/same/winning-4", "look-2/same/winning-3"):
+        in_a_process(world, tmp_path, KilledIn(stage, 0.05), *HALVING, halving)
+    for stage in ("likeness", "same", "feelings"):
+        for k in range(1, 5):
+            in_a_process(world, tmp_path, KilledIn(f"ladder/{stage}/winning-{k}", 0.05), *HALVING, halving)
+    assert in_a_process(world, tmp_path, Silent(), *HALVING, halving) == 0
+    (folder,) = tmp_path.glob("*/seed-1")
+    found, full = ladder_of(folder), ladder_of(full_search.path)
+    assert len(found) == 3
+    assert {name: full[name] for name in found} == found
+
+
 def test_an_error_in_a_worker_is_the_run_s_error(world, tmp_path):
     loaded = load_experiment(
         world, [f"output={tmp_path}", "workers=2", "recipe.train.optimiser.lr=1e30", "recipe.train.optimiser.clip=0"]

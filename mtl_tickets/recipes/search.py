@@ -1,0 +1,94 @@
+"""Which rungs of a ladder are worth training to the end.
+
+As published (Liang et al. 2021) every rung of every task is. Successive halving (Jamieson and Talwalkar 2016,
+https://arxiv.org/abs/1502.07943) trains all of them a part of the way, lets the best go on, and so on: a rung far from
+the best shows early. A training that goes on is the very training that would have been done at once, bit for bit on a
+CPU (learning rate and batches are those of the whole length), so nothing is paid twice and the numbers of the rungs
+that finish are those of the full search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+import pydantic
+
+from mtl_tickets.recipes.jobs import Look, Training
+from mtl_tickets.recipes.workbench import Workbench
+from mtl_tickets.settings import Settings
+
+Part = Annotated[float, pydantic.Field(gt=0, lt=1)]
+
+
+class SearchSettings(Settings):
+    """How the best rung is found."""
+
+    kind: Literal["all", "halving"] = pydantic.Field(
+        "all",
+        description="all: every rung is trained to the end, as published; halving: the hopeless are stopped early",
+    )
+    looks: tuple[Part, ...] = pydantic.Field(
+        (0.25, 0.5), min_length=1, description="halving: after these parts of the steps rungs are compared"
+    )
+    keep: tuple[pydantic.PositiveInt, ...] = pydantic.Field(
+        (3, 1), min_length=1, description="halving: so many rungs of a task go on after each look"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if len(self.looks) != len(self.keep):
+            raise ValueError(f"looks and keep must be of one length; found {len(self.looks)} and {len(self.keep)}")
+        if list(self.looks) != sorted(set(self.looks)):
+            raise ValueError(f"looks must rise; found {list(self.looks)}")
+        if list(self.keep) != sorted(set(self.keep), reverse=True):
+            raise ValueError(f"keep must fall; found {list(self.keep)}")
+        return self
+
+    def steps(self, rungs: int, steps: int) -> int:
+        """Optimiser steps of a search over so many rungs of so many steps each."""
+        if self.kind == "all":
+            return rungs * steps
+        total, left, done = 0, rungs, 0
+        for part, keep in zip(self.looks, self.keep, strict=True):
+            if left > keep:
+                until = step_of(part, steps)
+                total, left, done = total + left * (until - done), keep, until
+        return total + left * (steps - done)
+
+
+def step_of(part: float, steps: int) -> int:
+    """The step of a look."""
+    return min(steps, max(1, round(part * steps)))
+
+
+def worth_finishing(
+    bench: Workbench, settings: SearchSettings, rungs: Mapping[str, Mapping[str, Training]]
+) -> list[Training]:
+    """The trainings to do to the end, of those of every task by rung, in the order of the ladder.
+
+    Rungs are compared on the selection split; of equals the smaller ticket, further down the ladder, goes on.
+    """
+    left = {task: dict(of_task) for task, of_task in rungs.items()}
+    if settings.kind == "halving":
+        for number, (part, keep) in enumerate(zip(settings.looks, settings.keep, strict=True), 1):
+            looks = {
+                task: {
+                    name: Look(
+                        f"look-{number}/{task}/{name}",
+                        training,
+                        step_of(part, bench.steps(training.tasks, training.settings)),
+                    )
+                    for name, training in of_task.items()
+                }
+                for task, of_task in left.items()
+                if len(of_task) > keep
+            }
+            scores = bench.look_each([look for of_task in looks.values() for look in of_task.values()])
+            for task, of_task in looks.items():
+                places = {name: place for place, name in enumerate(of_task)}
+                best = sorted(of_task, key=lambda name: (scores[of_task[name].stage], places[name]), reverse=True)
+                for name in best[keep:]:
+                    bench.give_up(of_task[name])
+                left[task] = {name: left[task][name] for name in of_task if name in best[:keep]}
+    return [training for of_task in left.values() for training in of_task.values()]
