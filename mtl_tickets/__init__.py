@@ -15,6 +15,7 @@ _PLACES = {
     "run": "mtl_tickets.verbs",
     "check": "mtl_tickets.checking:check_files",
     "evaluate": "mtl_tickets.serving",
+    "export": "mtl_tickets.exporting",
     "predict": "mtl_tickets.serving",
     "serve": "mtl_tickets.serving",
     "load_model": "mtl_tickets.serving",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from mtl_tickets.checking import check_files as check
     from mtl_tickets.errors import InputError, MtlTicketsError
     from mtl_tickets.experiment import load_experiment
+    from mtl_tickets.exporting import export
     from mtl_tickets.locate import find_tickets
     from mtl_tickets.model.compact import compact
     from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo

@@ -1,7 +1,8 @@
-"""``evaluate``, ``predict`` and ``pretrain``."""
+"""``evaluate``, ``predict``, ``export`` and ``pretrain``."""
 
 from __future__ import annotations
 
+import enum
 import json
 import statistics
 import sys
@@ -28,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (evaluate, predict, pretrain):
+    for command in (evaluate, predict, export, pretrain):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -163,6 +164,34 @@ def _shown(answer: Prediction) -> str:
     if answer.label is None:
         return f"{answer.value:.4f}"
     return f"{visible(answer.label)}\t{answer.probability:.4f}"
+
+
+class Form(enum.StrEnum):
+    dir = "dir"
+    onnx = "onnx"
+
+
+def export(
+    run: Place,
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it goes: a new folder.")],
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="A task to serve (default: all). Repeatable.", show_default=False)
+    ] = None,
+    form: Annotated[
+        Form, typer.Option("--format", help="dir: a model folder; onnx: a graph for every task, for ONNX Runtime.")
+    ] = Form.dir,
+    rule: Rule = None,
+) -> None:
+    """Write a model without the heads and blocks that the tasks to be served do not need."""
+    with err().status("exporting"):
+        from mtl_tickets.exporting import export as write
+
+        written = write(run, target, task or (), form.value, rule)
+    console = out()
+    for item in written:
+        share = f"{item.parameters:,} of {item.before:,} parameters"
+        tried = "" if item.difference is None else f", logits within {item.difference:.0e} in ONNX Runtime"
+        console.print(f"{item.file}: {', '.join(item.tasks)}; {share}{tried}", markup=False, soft_wrap=True)
 
 
 def pretrain(

@@ -251,7 +251,7 @@ class MultiTaskModel(nn.Module):
         Raises :class:`InputError` for a task the model does not have.
         """
         names = [info.name for info in self.tasks] if tasks is None else list(dict.fromkeys(tasks))
-        numbers, rows = [self.task_index(name) for name in names], len(input_ids)
+        numbers, rows = [self.task_index(name) for name in names], input_ids.shape[0]
         types = {"token_type_ids": token_type_ids} if self._token_types and token_type_ids is not None else {}
         fork = Fork.of(self.gates, numbers)
         with forked(self.encoder, self.gates, fork, rows):
