@@ -123,7 +123,13 @@ class Served:
             if Path(name).suffix:
                 raise
             raise InputError(
-                Problem("the model has no such task", "--task", "", str(name), nearest(name, list(dict.fromkeys([*heads, *listed]))))
+                Problem(
+                    "the model has no such task",
+                    "--task",
+                    "",
+                    str(name),
+                    nearest(name, list(dict.fromkeys([*heads, *listed]))),
+                )
             ) from None
 
     def predict(self, task: str | Path | TaskSpec, texts: Texts) -> list[Prediction]:

@@ -18,6 +18,7 @@ from transformers import AutoModelForMaskedLM
 from mtl_tickets.files import folder_written_whole, read_json, write_json, write_text
 from mtl_tickets.model.encoders import encoder_hash
 from mtl_tickets.pretraining.pretrain import RECORD
+from mtl_tickets.pretraining.settings import PretrainSettings
 
 MOST_BYTES = 12 * 10**6
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -44,18 +45,16 @@ and errors too; no names or sensitive passages were taken out.
 
 ## Training
 
-Masked-language modelling, {masked:.0%} of the tokens masked, {tokens:,} tokens seen ({passes:.2f} passes),
-{short:.0%} of them in sequences of {short_length} and the rest in sequences of {length}, {steps:,} steps of
-{step_tokens:,} tokens. Muon with a peak rate of {muon_lr:g} for matrices, AdamW with {lr:g} for the rest, linear
-decay; no dropout. Word embeddings started from a truncated SVD of positive pointwise mutual information, the heads of
-the first layer from looking 1 to 4 tokens to the left and right. {hours:.1f} hours of training on one core of a shared
-x86 CPU (bf16), seed {seed}; torch {torch}, transformers {transformers}.
+{phases}
 
-Held-out loss: {held_out:.3f} nats per masked token, on sequences of {length} from stretches of the same text that were
-kept out ({rounded:.3f} with the bfloat16 weights of this folder). The curve, `pretraining.json` has all points:
+In all {tokens:,} tokens seen, {hours:.1f} hours of training on one core of a shared x86 CPU, bf16; torch {torch},
+transformers {transformers}. Linear decay, no dropout.
 
-| tokens seen | sequence length | held-out loss |
-|---:|---:|---:|
+Held-out loss at the end: {held_out:.3f} nats per masked token, on {form} of {length} from stretches of the same text
+that were kept out ({rounded:.3f} with the bfloat16 weights of this folder). `pretraining.json` has all of the curve:
+
+| tokens seen | held-out sequences | loss, nats per masked token |
+|---:|:---|---:|
 {curve}
 
 ## Limits
@@ -73,11 +72,7 @@ def ship(source: Path, target: Path, rounded_loss: float) -> None:
         network.save_pretrained(str(part))
         for name in TOKENIZER_FILES:
             shutil.copyfile(source / name, part / name)
-        # where the text lay is nobody's business
-        settings = record["settings"] | {"text": [Path(text).name for text in record["settings"]["text"]]}
-        if settings.get("packs_vocabulary"):
-            settings["packs_vocabulary"] = Path(settings["packs_vocabulary"]).name
-        shipped = record | {"settings": settings, "encoder_hash": encoder_hash(network.base_model.float())}
+        shipped = _nameless(record) | {"encoder_hash": encoder_hash(network.base_model.float())}
         write_json(part / RECORD, shipped)
         write_text(part / "README.md", card(target.name, record, network.config, rounded_loss))
         size = sum(file.stat().st_size for file in part.iterdir())
@@ -86,11 +81,71 @@ def ship(source: Path, target: Path, rounded_loss: float) -> None:
     print(f"{target}: {size:,} bytes")
 
 
+def _nameless(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without folders: where the text lay is nobody's business."""
+    settings = record["settings"] | {"text": [Path(text).name for text in record["settings"]["text"]]}
+    for name in ("packs_vocabulary", "start"):
+        if settings.get(name):
+            settings[name] = Path(settings[name]).name
+    earlier = record.get("started_from")
+    return record | {"settings": settings, "started_from": _nameless(earlier) if earlier else None}
+
+
+def phases_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pre-trainings that led here, first to last."""
+    earlier = record.get("started_from")
+    return [*(phases_of(earlier) if earlier else []), record]
+
+
+def curve_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """All held-out points of all phases, with the tokens seen since the first began and what was measured on.
+
+    Points without a length are left out: they were measured on places of the sequence that were not trained yet.
+    """
+    points, before = [], 0
+    for phase in phases_of(record):
+        form = "pairs" if phase["settings"]["next_sentence"] else "packed"
+        points += [
+            row | {"tokens": before + row["tokens"], "form": f"{form}, {row['length']} tokens"}
+            for row in phase["losses"]
+            if row["tokens"] and "held_out_loss" in row and "length" in row
+        ]
+        before += phase["training"]["tokens"]
+    return points
+
+
+def told(phase: dict[str, Any], number: int) -> str:
+    """A phase in words."""
+    settings, training = phase["settings"], phase["training"]
+    start = "from random weights" if settings["start"] is None else "going on from there"
+    informed = []
+    if settings["init_embeddings"] == "ppmi":
+        informed.append("word embeddings from a truncated SVD of positive pointwise mutual information")
+    if settings["init_attention"] == "neighbours":
+        informed.append("the first layer's heads from looking 1 to 4 tokens to the left and right")
+    lengths = f"sequences of {settings['length']}"
+    if settings["short_length"]:
+        lengths = f"{settings['short_share']:.0%} planned in sequences of {settings['short_length']}, then {lengths}"
+    planned = ""
+    if settings.get("stop_after"):
+        planned = f" of {settings['tokens']:,} that the learning rate was planned for"
+    pairs = " and next-sentence prediction on pairs of passages" if settings["next_sentence"] else " on packed text"
+    rate = f"{PretrainSettings.model_validate(settings).peak_lr:g} (AdamW)"
+    if settings["optimiser"] == "muon":
+        rate = f"{settings['muon_lr']:g} (Muon, matrices) and {rate}"
+    begun = f" ({'; '.join(informed)})" if informed else ""
+    return (
+        f"{number}. {start}{begun}: masked-language modelling, {settings['mask_share']:.0%} masked,{pairs}; "
+        f"{training['tokens']:,} tokens{planned}, {lengths}; {training['steps']:,} steps of "
+        f"{settings['batch_size'] * settings['length'] * settings['accumulate']:,} tokens, peak rate {rate}, "
+        f"seed {settings['seed']}"
+    )
+
+
 def card(name: str, record: dict[str, Any], config: Any, rounded_loss: float) -> str:
-    settings, training = record["settings"], record["training"]
-    points = [row for row in record["losses"] if "held_out_loss" in row]
-    shown = [points[i] for i in sorted({round(k * (len(points) - 1) / 11) for k in range(12)})]
-    curve = [f"| {row['tokens']:,} | {row.get('length', '')} | {row['held_out_loss']:.3f} |" for row in shown]
+    phases, points = phases_of(record), curve_of(record)
+    shown = [points[i] for i in sorted({round(k * (len(points) - 1) / 15) for k in range(16)})]
+    curve = [f"| {row['tokens']:,} | {row['form']} | {row['held_out_loss']:.3f} |" for row in shown]
     return CARD.format(
         name=name,
         layers=config.num_hidden_layers,
@@ -101,18 +156,11 @@ def card(name: str, record: dict[str, Any], config: Any, rounded_loss: float) ->
         vocabulary=config.vocab_size,
         parameters=record["parameters"],
         text_tokens=record["text"]["tokens"],
-        masked=settings["mask_share"],
-        tokens=training["tokens"],
-        passes=training["passes"],
-        short=settings["short_share"] if settings["short_length"] else 0.0,
-        short_length=settings["short_length"] or settings["length"],
-        length=settings["length"],
-        steps=training["steps"],
-        step_tokens=settings["batch_size"] * settings["length"] * settings["accumulate"],
-        muon_lr=settings["muon_lr"],
-        lr=settings["lr"],
-        hours=training["seconds"] / 3600,
-        seed=settings["seed"],
+        phases="\n".join(told(phase, number) for number, phase in enumerate(phases, 1)),
+        tokens=sum(phase["training"]["tokens"] for phase in phases),
+        hours=sum(phase["training"]["seconds"] for phase in phases) / 3600,
+        form="pairs of passages" if record["settings"]["next_sentence"] else "packed sequences",
+        length=record["settings"]["length"],
         torch=record["versions"]["torch"],
         transformers=record["versions"]["transformers"],
         held_out=record["held_out_loss"],
@@ -122,7 +170,7 @@ def card(name: str, record: dict[str, Any], config: Any, rounded_loss: float) ->
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """The held-out loss over the tokens seen, a line for each sequence length, as SVG."""
+    """The held-out loss over the tokens seen, a line for each kind of held-out sequences, as SVG."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -130,15 +178,15 @@ def draw(record: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
-    points = [row for row in record["losses"] if row["tokens"] and "held_out_loss" in row]
-    for length in dict.fromkeys(row.get("length") for row in points):
-        here = [row for row in points if row.get("length") == length]
+    points = curve_of(record)
+    for form in dict.fromkeys(row["form"] for row in points):
+        here = [row for row in points if row["form"] == form]
         axes.plot(
             [row["tokens"] / 1e6 for row in here],
             [row["held_out_loss"] for row in here],
             marker="o",
             markersize=3,
-            label=f"sequences of {length}",
+            label=form,
         )
     axes.set_xlabel("tokens seen, millions")
     axes.set_ylabel("held-out loss, nats per masked token")

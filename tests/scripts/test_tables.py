@@ -1,21 +1,11 @@
 """The tables that scripts make: every number is the mean of its rows, and what does not fit together is refused."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from mtl_tickets.errors import CheckpointError
 from mtl_tickets.evaluation.records import Row
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from .loading import script
 
 
 def row(stage, task, value, seed=1, split="dev", metric="score", n=50):
