@@ -1,4 +1,4 @@
-"""Masked-language-model pre-training on plain text, and the encoders that build themselves with it.
+"""Masked-language-model pre-training on plain text, and the encoders that were or are made with it.
 
 Importing this package or its ``settings`` loads no torch; ``pretrain`` and ``mlm`` do.
 """

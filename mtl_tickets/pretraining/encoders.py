@@ -1,6 +1,6 @@
-"""Encoders that have a name here because they build themselves. Loads no torch until one has to be built.
+"""Encoders that have a name here: one ships with the package, one builds itself. Loads no torch until it has to.
 
-Each registers itself in ``ENCODERS`` as a function that returns the encoder's folder, building it on first use.
+Each registers itself in ``ENCODERS`` as a function that returns the encoder's folder, building it where need be.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|(?=[\w.]*[-0-9])[A-Za-z][\w.-]*
 def playground(cache: Path, progress: Progress | None = None) -> Path:
     """A tiny BERT, pre-trained on the playground's own text at its first use (about a minute)."""
     return built("playground", PLAYGROUND, cache, progress)
+
+
+@ENCODERS.register("mini")
+def mini(cache: Path, progress: Progress | None = None) -> Path:
+    """A small BERT pre-trained on English text, in the package itself: real tasks without a download."""
+    return Path(__file__).parents[1] / "encoders" / "mini"
 
 
 def made_from(name: str) -> str | None:
@@ -127,7 +133,7 @@ def resolve_encoder(name_or_path: str | Path, cache: Path = Path(".cache"), prog
         raise InputError(Problem("this folder must exist", name, hint=nearest(path.name, siblings)))
     slip = difflib.get_close_matches(name.lower(), ENCODERS.names(), n=1, cutoff=0.8)
     if slip or not HUB_ID.fullmatch(name):
-        rule = "an encoder must be a folder, a name on the hub or one of the encoders that build themselves"
+        rule = "an encoder must be a folder, a name on the hub or one of the encoders with a name here"
         raise InputError(Problem(rule, found=name, hint=nearest(name, ENCODERS.names())))
     return name
 
