@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from mtl_tickets.pretraining.masking import Course, MaskedBatches
-from mtl_tickets.pretraining.mlm import MaskedLanguageModel, masked_loss
+from mtl_tickets.pretraining.mlm import MaskedLanguageModel, MaskedLoss
 from mtl_tickets.pretraining.sequences import Packed, SpecialIds
 from mtl_tickets.pretraining.text import TokenText
 from mtl_tickets.pretraining.vocabulary import train_vocabulary
@@ -93,7 +93,7 @@ def ours(text: TokenText, special: SpecialIds, steps: int) -> float:
     settings = TrainSettings(epochs=1, optimiser=OptimiserSettings(lr=1e-3))
     model = MaskedLanguageModel(network())
     accelerator = Accelerator(mixed_precision="bf16")
-    train(model.to(accelerator.device), Course([(source, steps)]), masked_loss, settings, accelerator, seed=0,
+    train(model.to(accelerator.device), Course([(source, steps)]), MaskedLoss(), settings, accelerator, seed=0,
           on_step=watch.step)  # fmt: skip
     return watch.tokens_a_second()
 

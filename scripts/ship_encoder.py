@@ -50,8 +50,9 @@ and errors too; no names or sensitive passages were taken out.
 In all {tokens:,} tokens seen, {hours:.1f} hours of training on one core of a shared x86 CPU, bf16; torch {torch},
 transformers {transformers}. Linear decay, no dropout.
 
-Held-out loss at the end: {held_out:.3f} nats per masked token, on {form} of {length} from stretches of the same text
-that were kept out ({rounded:.3f} with the bfloat16 weights of this folder). `pretraining.json` has all of the curve:
+Held-out loss at the end: {held_out:.3f} nats per masked token ({rounded:.3f} with the bfloat16 weights of this folder),
+on {form} in sequences of {length} from stretches of the same text that were kept out. `pretraining.json` has all of the
+curve:
 
 | tokens seen | held-out sequences | loss, nats per masked token |
 |---:|:---|---:|
@@ -129,17 +130,26 @@ def told(phase: dict[str, Any], number: int) -> str:
     planned = ""
     if settings.get("stop_after"):
         planned = f" of {settings['tokens']:,} that the learning rate was planned for"
-    pairs = " and next-sentence prediction on pairs of passages" if settings["next_sentence"] else " on packed text"
+    beside = ""
+    if settings["next_sentence"]:
+        beside = " and next-sentence prediction"
+    elif settings.get("contrast"):
+        beside = f" and, with weight {settings['contrast']:g}, the contrast of neighbouring sequences"
     rate = f"{PretrainSettings.model_validate(settings).peak_lr:g} (AdamW)"
     if settings["optimiser"] == "muon":
         rate = f"{settings['muon_lr']:g} (Muon, matrices) and {rate}"
     begun = f" ({'; '.join(informed)})" if informed else ""
     return (
-        f"{number}. {start}{begun}: masked-language modelling, {settings['mask_share']:.0%} masked,{pairs}; "
+        f"{number}. {start}{begun}: masked-language modelling, {settings['mask_share']:.0%} masked{beside}, "
+        f"on {_form(settings)}; "
         f"{training['tokens']:,} tokens{planned}, {lengths}; {training['steps']:,} steps of "
         f"{settings['batch_size'] * settings['length'] * settings['accumulate']:,} tokens, peak rate {rate}, "
         f"seed {settings['seed']}"
     )
+
+
+def _form(settings: dict[str, Any]) -> str:
+    return "pairs of passages" if settings["next_sentence"] else "packed text"
 
 
 def card(name: str, record: dict[str, Any], config: Any, rounded_loss: float) -> str:
@@ -159,7 +169,7 @@ def card(name: str, record: dict[str, Any], config: Any, rounded_loss: float) ->
         phases="\n".join(told(phase, number) for number, phase in enumerate(phases, 1)),
         tokens=sum(phase["training"]["tokens"] for phase in phases),
         hours=sum(phase["training"]["seconds"] for phase in phases) / 3600,
-        form="pairs of passages" if record["settings"]["next_sentence"] else "packed sequences",
+        form=_form(record["settings"]),
         length=record["settings"]["length"],
         torch=record["versions"]["torch"],
         transformers=record["versions"]["transformers"],

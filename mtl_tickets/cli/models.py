@@ -263,7 +263,11 @@ def pretrain(
 def _show_record(record: dict[str, Any], folder: Path) -> None:
     console = out()
     training = record["training"]
-    names = {"held_out_loss": "held-out loss", "held_out_next_sentence": "of the next sentence"}
+    names = {
+        "held_out_loss": "held-out loss",
+        "held_out_next_sentence": "of the next sentence",
+        "held_out_contrast": "of the contrast",
+    }
     if "held_out_loss" not in record:
         names = {"loss": "loss"}
     losses = [f"{name} {record[key]:.3f}" for key, name in names.items() if record.get(key) is not None]

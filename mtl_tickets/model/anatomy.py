@@ -48,6 +48,8 @@ class Anatomy:
     """The names of the dropout probabilities inside the encoder."""
     has_pooler: bool
     has_token_types: bool
+    places_after_padding: bool = False
+    """Whether the first token's position is the padding's number + 1, and not 0."""
 
     def parts(self, layer: nn.Module) -> dict[str, nn.Module]:
         """The named linear layers of one layer; query, key and value only where it has heads left."""
@@ -83,8 +85,8 @@ ANATOMIES: dict[str, Anatomy] = {
     anatomy.model_type: anatomy
     for anatomy in (
         Anatomy("bert", has_pooler=True, **_BERT_LAYER),
-        Anatomy("roberta", has_pooler=True, **_BERT_LAYER),
-        Anatomy("xlm-roberta", has_pooler=True, **_BERT_LAYER),
+        Anatomy("roberta", has_pooler=True, places_after_padding=True, **_BERT_LAYER),
+        Anatomy("xlm-roberta", has_pooler=True, places_after_padding=True, **_BERT_LAYER),
         Anatomy("electra", has_pooler=False, **_BERT_LAYER),
         Anatomy(
             "distilbert",

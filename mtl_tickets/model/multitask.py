@@ -94,8 +94,8 @@ class MultiTaskModel(nn.Module):
     What heads read of the last layer, ``pooling``: ``"pooler"``, the pooler's output, as published; ``"first"``, the
     first token; ``"mean"``, the mean over all tokens; ``"texts"``, the mean, and for pairs the means a and b of the two
     texts, |a - b| and a * b side by side (the features of Conneau et al. 2017, https://arxiv.org/abs/1705.02364,
-    section 3.1, on texts that are read together): an encoder that is too small, or saw too little text, to compare two
-    texts itself is helped much.
+    section 3.1). Under ``"texts"`` each text of a pair is read as if it were alone, as there; deviation: the second one
+    has no [CLS]. An encoder that is too small, or saw too little text, to compare two texts itself is helped much.
 
     ``present`` is given for an encoder from which units were removed (see :mod:`mtl_tickets.model.compact`).
     """
@@ -222,12 +222,12 @@ class MultiTaskModel(nn.Module):
         present = [task for task, _, _ in segments]
         if [0, *(stop for _, _, stop in segments)] != [*(start for _, start, _ in segments), len(input_ids)]:
             raise MtlTicketsError(f"segments must cover {len(input_ids)} rows in order; found {list(segments)}")
-        types = {"token_type_ids": token_type_ids} if self._token_types and token_type_ids is not None else {}
+        inputs = self._inputs(input_ids, attention_mask, token_type_ids, present)
         if self.gates.active or not self.gates.masks(present):
-            output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+            output = self.encoder(**inputs)
         else:
             with self.gates.on(segments):
-                output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+                output = self.encoder(**inputs)
         logits = self._answers(output, attention_mask, token_type_ids, segments)
         if self.training and _several_processes():
             # every process must have a gradient for every head, or the reduction waits for ever
@@ -252,16 +252,37 @@ class MultiTaskModel(nn.Module):
         """
         names = [info.name for info in self.tasks] if tasks is None else list(dict.fromkeys(tasks))
         numbers, rows = [self.task_index(name) for name in names], input_ids.shape[0]
-        types = {"token_type_ids": token_type_ids} if self._token_types and token_type_ids is not None else {}
         fork = Fork.of(self.gates, numbers)
         with forked(self.encoder, self.gates, fork, rows):
-            output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+            output = self.encoder(**self._inputs(input_ids, attention_mask, token_type_ids, numbers))
         segments = [
             (task, group * rows, (group + 1) * rows) for task, group in zip(numbers, fork.groups[-1], strict=True)
         ]
         mask = attention_mask.repeat(fork.sizes[-1], 1)
         all_types = None if token_type_ids is None else token_type_ids.repeat(fork.sizes[-1], 1)
         return dict(zip(names, self._answers(output, mask, all_types, segments), strict=True))
+
+    def _inputs(
+        self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor | None, tasks: Sequence[int]
+    ) -> dict[str, torch.Tensor]:
+        """What the encoder is given for rows of these tasks."""
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if types is None and any(_views(self.pooling, self.tasks[task]) > 1 for task in tasks):
+            raise MtlTicketsError("this pooling needs token_type_ids, which tell a pair's texts apart")
+        if self.pooling == "texts" and types is not None:
+            return inputs | self._apart(mask, types)
+        return inputs | ({"token_type_ids": types} if self._token_types and types is not None else {})
+
+    def _apart(self, mask: torch.Tensor, types: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Texts side by side in a row as if each were alone in it, but for the second one's missing [CLS]."""
+        seen = (types[:, :, None] == types[:, None, :]) & (mask[:, None, :] == 1)
+        # what attention adds to its scores, [B, 1, S, S]
+        added = torch.where(seen, 0.0, torch.finfo(torch.float32).min).unsqueeze(1)
+        first = (mask * (1 - types)).sum(1, keepdim=True)
+        places = torch.arange(mask.shape[1], device=mask.device) - types * (first - 1)
+        if self.anatomy.places_after_padding:
+            places = places + self.config.pad_token_id + 1
+        return {"attention_mask": added, "position_ids": places}
 
     def _answers(
         self, output: Any, mask: torch.Tensor, types: torch.Tensor | None, segments: Sequence[Segment]
@@ -286,8 +307,7 @@ class MultiTaskModel(nn.Module):
         parts = [pooled[start:stop] for _, start, stop in segments]
         for number, (task, start, stop) in enumerate(segments):
             if _views(self.pooling, self.tasks[task]) > 1:
-                if types is None:
-                    raise MtlTicketsError("this pooling needs token_type_ids, which tell a pair's texts apart")
+                assert types is not None  # _inputs
                 second = mask[start:stop] * types[start:stop]
                 a, b = (_mean(hidden[start:stop], side) for side in (mask[start:stop] - second, second))
                 parts[number] = torch.cat([a, b, (a - b).abs(), a * b], dim=1)

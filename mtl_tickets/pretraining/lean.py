@@ -33,13 +33,14 @@ def applies_to(network: Any) -> bool:
 def hidden_states(
     encoder: Any,
     input_ids: torch.Tensor,
-    positions: torch.Tensor,
+    positions: torch.Tensor | None,
     attention_mask: torch.Tensor | None = None,
     token_type_ids: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """[P, width] in ``dtype``: what the last layer of a ``BertModel`` gives at ``positions`` [P] of the flattened
-    ``input_ids`` [B, S]. ``attention_mask``: [B, S], 0 on padding. ``dtype``: of weights and activations."""
+    ``input_ids`` [B, S], or everywhere (None: P = B * S). ``attention_mask``: [B, S], 0 on padding. ``dtype``: of
+    weights and activations."""
     low = {name: parameter.to(dtype) for name, parameter in encoder.named_parameters()}
     config = encoder.config
     (batch, length), heads = input_ids.shape, config.num_attention_heads
@@ -74,7 +75,7 @@ def hidden_states(
             match = match.masked_fill(hidden, torch.finfo(dtype).min)
         context = torch.bmm(torch.softmax(match, dim=-1), value)
         context = context.view(batch, heads, length, size).transpose(1, 2).reshape(batch * length, width)
-        if number == layers - 1:
+        if number == layers - 1 and positions is not None:
             context, states = context[positions], states[positions]
         states = norm(
             states + linear(context, f"{layer}.attention.output.dense"), f"{layer}.attention.output.LayerNorm"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mtl_tickets.pretraining.sequences import NO_PAIR, Sequences, SpecialIds
+from mtl_tickets.pretraining.sequences import NO_PAIR, Rows, Sequences, SpecialIds
 from mtl_tickets.tasks.batches import moved_to
 
 MASKED, REPLACED = 0.8, 0.1
@@ -24,7 +24,8 @@ class MaskedBatch:
     ``input_ids``: int64 [B, S]. ``positions``: int64 [M], places in the flattened B * S. ``labels``: int64 [M], the
     tokens that stood there. ``count``: M, over all processes. ``weight`` is 0 for the stand-in of a process that has
     no sequence of this batch. ``attention_mask``: int64 [B, S]; None where nothing is padding. ``token_type_ids`` and
-    ``follows``: as :class:`Rows` has them. ``pairs``: sequences with two passages, over all processes.
+    ``follows``: as :class:`Rows` has them. ``pairs``: what the objective beside is the mean over, over all processes:
+    sequences with two passages, or rows that have a neighbour.
     """
 
     input_ids: torch.Tensor
@@ -120,7 +121,9 @@ class MaskedBatches:
         count = int(predicted.sum())
         mine = np.arange(len(chosen))[self.rank :: self.world]
         weight = 1.0 if len(mine) else 0.0
-        mine = mine if len(mine) else np.arange(1)
+        each = self.sequences.rows_each
+        # a sequence's rows stay together
+        mine = np.add.outer((mine if len(mine) else np.arange(1)) * each, np.arange(each)).reshape(-1)
         positions = np.flatnonzero(predicted[mine])
 
         def part(array: np.ndarray | None) -> torch.Tensor | None:
@@ -136,12 +139,18 @@ class MaskedBatches:
             part(None if rows.real is None else rows.real.astype(np.int64)),
             part(rows.types),
             part(rows.follows),
-            0 if rows.follows is None else int((rows.follows != NO_PAIR).sum()),
+            _pairs(rows, each),
         )
 
     def one_pass(self) -> Iterator[MaskedBatch]:
         for number in range(self.per_pass):
             yield self.batch(number)
+
+
+def _pairs(rows: Rows, each: int) -> int:
+    if rows.follows is not None:
+        return int((rows.follows != NO_PAIR).sum())
+    return len(rows.ids) if each > 1 else 0
 
 
 class Course:

@@ -1,13 +1,19 @@
-"""Masked-language modelling, and next-sentence prediction beside it (Devlin et al. 2019,
-https://arxiv.org/abs/1810.04805, section 3.1).
+"""Masked-language modelling, and beside it next-sentence prediction (Devlin et al. 2019,
+https://arxiv.org/abs/1810.04805, section 3.1) or a contrast of neighbouring texts.
 
 Of a sequence's tokens a share is to be predicted; of these 80 % are replaced by [MASK], 10 % by a random token, 10 %
 stay. Deviations: masks are drawn anew in every pass; the number of predicted tokens is the same in every sequence of
 one length. Vocabulary logits are computed for the predicted tokens alone.
+
+The contrast is InfoNCE (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748, equation 4) with the batch's other
+texts as negatives, between the means of two neighbouring texts' vectors, as Contriever contrasts two cuts of a document
+(Izacard et al. 2022, https://arxiv.org/abs/2112.09118, section 3.1). Deviations: the two texts do not overlap, and are
+read with the masks of masked-language modelling on: one pass serves both objectives.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +35,10 @@ HEADS = {
 }
 
 
+# cosines are divided by it: 0.05, as Gao et al. 2021 (https://arxiv.org/abs/2104.08821, section 3) and Contriever
+TEMPERATURE = 0.05
+
+
 class NextSentence(nn.Module):
     """Whether the second passage follows the first: hidden states [B, width] of [CLS] -> logits [B, 2].
 
@@ -45,18 +55,27 @@ class NextSentence(nn.Module):
         return self.out(torch.tanh(self.dense(hidden)))
 
 
+def likeness(hidden: torch.Tensor) -> torch.Tensor:
+    """Hidden states [B, S, width] -> [B, B], the cosines of the rows' mean vectors over the temperature, float32; -inf
+    on the diagonal."""
+    vectors = F.normalize(hidden.float().mean(dim=1), dim=1)
+    return (vectors @ vectors.T / TEMPERATURE).fill_diagonal_(-torch.inf)
+
+
 class MaskedLanguageModel(nn.Module):
     """A transformers masked-language model that computes logits where they are asked for.
 
     ``network`` is any ``AutoModelForMaskedLM``. Where the head of its architecture is known (``HEADS``), hidden states
     are gathered before the head; elsewhere all logits are computed and then gathered: the same numbers, more work. On
     BERT form without dropout, hidden states come from :mod:`mtl_tickets.pretraining.lean`.
-    ``next_sentence``: also predict whether passages follow each other; the head is drawn from ``seed``.
+    ``next_sentence``: also predict whether passages follow each other; the head is drawn from ``seed``. ``contrast``:
+    tell a row's neighbour from all others of the batch; rows 2i and 2i + 1 are neighbours.
     """
 
-    def __init__(self, network: nn.Module, next_sentence: bool = False, seed: int = 0):
+    def __init__(self, network: nn.Module, next_sentence: bool = False, seed: int = 0, contrast: bool = False):
         super().__init__()
         self.network = network
+        self.contrast = contrast
         config = network.config
         self.head = HEADS.get(config.model_type)  # type: ignore[union-attr,arg-type]
         self.types = getattr(config, "type_vocab_size", 0) >= 2
@@ -71,27 +90,41 @@ class MaskedLanguageModel(nn.Module):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits [M, vocabulary] at the ``positions`` [M] of the flattened ``input_ids`` [B, S], and [B, 2] of whether
-        the second passage follows the first (None without ``next_sentence``)."""
+        """Logits [M, vocabulary] at the ``positions`` [M] of the flattened ``input_ids`` [B, S], and of the objective
+        beside: [B, 2], whether the second passage follows the first, or [B, B], which row is the neighbour; else None.
+        """
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.types:
             inputs["token_type_ids"] = token_type_ids
         if self.head is None:
-            output = self.network(**inputs, output_hidden_states=self.next_sentence is not None)
-            logits = output.logits.flatten(0, 1)[positions]
-            return logits, None if self.next_sentence is None else self.next_sentence(output.hidden_states[-1][:, 0])
-        # the first token of each sequence tells whether its passages follow each other
-        firsts = torch.arange(len(input_ids), device=input_ids.device) * input_ids.shape[1]
-        wanted = positions if self.next_sentence is None else torch.cat([positions, firsts])
+            beside = self.next_sentence is not None or self.contrast
+            output = self.network(**inputs, output_hidden_states=beside)
+            states = output.hidden_states[-1] if beside else None
+            return output.logits.flatten(0, 1)[positions], self._beside(states)
         if lean.applies_to(self.network):
+            # of the last layer what is asked for; the first token of each sequence tells whether its passages follow
+            firsts = torch.arange(len(input_ids), device=input_ids.device) * input_ids.shape[1]
+            wanted = positions if self.next_sentence is None else torch.cat([positions, firsts])
             kinds, dtype = inputs.get("token_type_ids"), _precision(input_ids)
-            hidden = lean.hidden_states(self.network.base_model, input_ids, wanted, attention_mask, kinds, dtype)
+            encoder: Any = self.network.base_model
+            where = None if self.contrast else wanted
+            hidden = lean.hidden_states(encoder, input_ids, where, attention_mask, kinds, dtype)
+            states = hidden.view(*input_ids.shape, -1) if self.contrast else hidden[len(positions) :, None]
+            hidden = hidden[positions] if self.contrast else hidden[: len(positions)]
         else:
-            hidden = self.network.base_model(**inputs)[0].flatten(0, 1)[wanted]  # type: ignore[operator]
-        hidden, first = hidden[: len(positions)], hidden[len(positions) :]
+            states = self.network.base_model(**inputs)[0]  # type: ignore[operator]
+            hidden = states.flatten(0, 1)[positions]
         for name in self.head:
             hidden = getattr(self.network, name)(hidden)
-        return hidden, None if self.next_sentence is None else self.next_sentence(first)
+        return hidden, self._beside(states)
+
+    def _beside(self, states: torch.Tensor | None) -> torch.Tensor | None:
+        """``states``: [B, S, width]; for next-sentence prediction the first place is enough."""
+        if states is None:
+            return None
+        if self.contrast:
+            return likeness(states)
+        return None if self.next_sentence is None else self.next_sentence(states[:, 0])
 
 
 def _precision(tensor: torch.Tensor) -> torch.dtype:
@@ -100,25 +133,35 @@ def _precision(tensor: torch.Tensor) -> torch.dtype:
 
 
 def losses_of(model: nn.Module, batch: MaskedBatch) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Summed over a batch, in nats: the negative log-likelihood of the predicted tokens, and of what ``follows`` says
-    (None where the model does not predict it)."""
-    tokens, sentence = model(batch.input_ids, batch.positions, batch.attention_mask, batch.token_type_ids)
+    """Summed over a batch, in nats: the negative log-likelihood of the predicted tokens, and of the truth of the
+    objective beside (None where the model has none)."""
+    tokens, beside = model(batch.input_ids, batch.positions, batch.attention_mask, batch.token_type_ids)
     loss = F.cross_entropy(tokens.float(), batch.labels, reduction="sum")
-    if sentence is None or batch.follows is None:
+    if beside is None or not batch.pairs:
         return loss, None
-    return loss, F.cross_entropy(sentence.float(), batch.follows, ignore_index=NO_PAIR, reduction="sum")
+    truth = batch.follows
+    if truth is None:
+        truth = torch.arange(len(beside), device=beside.device) ^ 1
+    return loss, F.cross_entropy(beside.float(), truth, ignore_index=NO_PAIR, reduction="sum")
 
 
-def masked_loss(model: nn.Module, batch: MaskedBatch) -> torch.Tensor:
-    """The loop's objective, which it divides by ``batch.count``: the sum of the two means, as BERT has it."""
-    loss, sentence = losses_of(model, batch)
-    return loss if sentence is None else loss + sentence * (batch.count / max(1, batch.pairs))
+@dataclass(frozen=True)
+class MaskedLoss:
+    """The loop's objective, which it divides by ``batch.count``: the mean over tokens plus ``weight`` times the mean of
+    the objective beside; BERT's next-sentence prediction has weight 1."""
+
+    weight: float = 1.0
+
+    def __call__(self, model: nn.Module, batch: MaskedBatch) -> torch.Tensor:
+        loss, beside = losses_of(model, batch)
+        return loss if beside is None else loss + beside * (self.weight * batch.count / max(1, batch.pairs))
 
 
 @torch.no_grad()
-def held_out_losses(model: nn.Module, batches: MaskedBatches, device: torch.device) -> dict[str, float]:
+def held_out_losses(model: MaskedLanguageModel, batches: MaskedBatches, device: torch.device) -> dict[str, float]:
     """Means over one pass, dropout off; the masks are the same at every call. ``held_out_loss``: nats per predicted
-    token; ``held_out_next_sentence``: nats per pair, where the model predicts it."""
+    token; where the model has an objective beside, ``held_out_next_sentence``: nats per pair, or ``held_out_contrast``:
+    nats per text, told from those of its batch."""
     training = model.training
     model.eval()
     totals, counts = [0.0, 0.0], [0, 0]
@@ -129,5 +172,5 @@ def held_out_losses(model: nn.Module, batches: MaskedBatches, device: torch.devi
                 totals[which] += float(loss)
                 counts[which] += count
     model.train(training)
-    names = ("held_out_loss", "held_out_next_sentence")
+    names = ("held_out_loss", "held_out_contrast" if model.contrast else "held_out_next_sentence")
     return {name: total / count for name, total, count in zip(names, totals, counts, strict=True) if count}

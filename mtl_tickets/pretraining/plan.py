@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.files import read_json, write_json
 from mtl_tickets.pretraining.masking import Course, MaskedBatches
-from mtl_tickets.pretraining.mlm import MaskedLanguageModel, masked_loss
+from mtl_tickets.pretraining.mlm import MaskedLanguageModel, MaskedLoss
 from mtl_tickets.pretraining.settings import PretrainSettings
 from mtl_tickets.pretraining.text import TokenText
 from mtl_tickets.progress import Progress
@@ -57,6 +57,10 @@ def course_of(settings: PretrainSettings, prepared: Prepared, tokens: int) -> Co
     if prepared.short is not None:
         parts.insert(0, (prepared.short.trained, prepared.short.trained.batches_for(first)))
     return Course(parts, settings.reports)
+
+
+def objective_of(settings: PretrainSettings) -> MaskedLoss:
+    return MaskedLoss(settings.contrast or 1.0)
 
 
 def train_settings(settings: PretrainSettings, legs: int) -> TrainSettings:
@@ -125,7 +129,7 @@ def _tokens_a_second(
         source = Course([(short.trained, steps * settings.accumulate)])
         trial = copy.deepcopy(model)
         started = time.monotonic()
-        train(trial, source, masked_loss, train_settings(settings, 1), accelerator, seed=settings.seed)
+        train(trial, source, objective_of(settings), train_settings(settings, 1), accelerator, seed=settings.seed)
         # every process must take the same number of steps
         seconds = torch.tensor([time.monotonic() - started], device=accelerator.device)
         longest = float(accelerator.gather(seconds).max())

@@ -20,9 +20,9 @@ from mtl_tickets.errors import CheckpointError, DataError, InputError, Problem
 from mtl_tickets.files import digest, folder_written_whole, locked, read_json, recover_folder, write_json
 from mtl_tickets.model.encoders import encoder_hash, quiet_transformers
 from mtl_tickets.pretraining.masking import MaskedBatches
-from mtl_tickets.pretraining.mlm import MaskedLanguageModel, held_out_losses, masked_loss
-from mtl_tickets.pretraining.plan import PLAN, Cut, Prepared, course_of, planned_tokens, train_settings
-from mtl_tickets.pretraining.sequences import Packed, PassagePairs, SpecialIds, held_spans, parted
+from mtl_tickets.pretraining.mlm import MaskedLanguageModel, held_out_losses
+from mtl_tickets.pretraining.plan import PLAN, Cut, Prepared, course_of, objective_of, planned_tokens, train_settings
+from mtl_tickets.pretraining.sequences import Neighbours, Packed, PassagePairs, SpecialIds, held_spans, parted
 from mtl_tickets.pretraining.settings import PretrainSettings
 from mtl_tickets.pretraining.start import first_network, first_tokenizer
 from mtl_tickets.pretraining.text import find_sources, read_text
@@ -142,9 +142,9 @@ def _prepare(
         progress.stage("pretrain/text")
         text = read_text(sources, tokenizer, cache)
     special = SpecialIds.of(tokenizer)
-    kind = PassagePairs if settings.next_sentence else Packed
-    # a pair ends where its lines do: of three sequences' length, one at least lies within
-    grain = (settings.length - 2) * (3 if settings.next_sentence else 1)
+    kind = PassagePairs if settings.next_sentence else Neighbours if settings.contrast else Packed
+    # two neighbours, or a pair, which ends where its lines do: of three sequences' length, one at least lies within
+    grain = (settings.length - 2) * (3 if settings.next_sentence or settings.contrast else 1)
     held_out = held_spans(len(text.ids), settings.held_out, grain)
 
     def cut(length: int, size: int) -> Cut:
@@ -156,6 +156,7 @@ def _prepare(
         # of many, some from all over the text
         held = held[np.linspace(0, len(held) - 1, min(len(held), HELD_OUT_SEQUENCES)).astype(int)]
         share, rank, world = settings.mask_share, accelerator.process_index, accelerator.num_processes
+        size = max(1, size // sequences.rows_each)
         batches = MaskedBatches(sequences, trained, special, size, settings.seed, share, rank, world)
         return Cut(length, batches, MaskedBatches(sequences, held, special, size, 0, share) if len(held) else None)
 
@@ -178,7 +179,8 @@ def _train(
     identity = digest(
         [settings.course(), prepared.text.fingerprint, encoder_hash(network), accelerator.mixed_precision], length=16
     )
-    model = MaskedLanguageModel(network, settings.next_sentence, settings.seed).to(accelerator.device)
+    model = MaskedLanguageModel(network, settings.next_sentence, settings.seed, bool(settings.contrast))
+    model = model.to(accelerator.device)
     if settings.dropout is not None:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -210,7 +212,7 @@ def _train(
     result = train(
         model,
         source,
-        masked_loss,
+        objective_of(settings),
         plan,
         accelerator,
         seed=settings.seed,

@@ -1,4 +1,5 @@
-"""How a running text becomes sequences: chunks of equal length, or pairs of passages.
+"""How a running text becomes sequences: chunks of equal length, by themselves or two neighbours together, or pairs of
+passages.
 
 Every sequence is named by its number. Which tokens of the text it holds is fixed, so what is held out of training is a
 matter of numbers; what is drawn anew each time (the second passage of a pair) follows from the generator given.
@@ -46,7 +47,8 @@ class Rows:
 
     ``ids``: int64 [B, S]. ``real``: bool [B, S], False on padding; None where there is none. ``types``: int64 [B, S],
     0 in the first passage and 1 in the second; None where all are 0. ``follows``: int64 [B], 1 where the second passage
-    follows the first in the text, 0 where it is drawn, ``NO_PAIR`` where there is one passage; None: no pairs at all.
+    follows the first in the text, 0 where it is drawn, ``NO_PAIR`` where there is one passage; None: no pairs in one
+    sequence.
     """
 
     ids: np.ndarray
@@ -57,8 +59,9 @@ class Rows:
 
 class Sequences(Protocol):
     """``sizes``: int64 [sequences], the tokens of text in each. ``spans``: int64 [sequences, 2], from where to where
-    in the text."""
+    in the text. ``rows_each``: rows that a sequence fills."""
 
+    rows_each: int
     sizes: np.ndarray
     spans: np.ndarray
 
@@ -76,6 +79,8 @@ class Packed:
     https://arxiv.org/abs/1907.11692): chunk ``i`` is the tokens from ``i * (length - 2)`` on, between [CLS] and [SEP].
     """
 
+    rows_each = 1
+
     def __init__(self, text: TokenText, special: SpecialIds, length: int):
         self.ids, self.special, self.content = text.ids, special, length - 2
         starts = np.arange(len(text.ids) // self.content) * self.content
@@ -92,6 +97,24 @@ class Packed:
         return Rows(tokens)
 
 
+class Neighbours:
+    """Chunks as :class:`Packed` has them, two that follow each other for one sequence: a row each, side by side."""
+
+    rows_each = 2
+
+    def __init__(self, text: TokenText, special: SpecialIds, length: int):
+        self.chunks = Packed(text, special, length)
+        even = len(self.chunks.spans) // 2 * 2
+        self.spans = np.stack([self.chunks.spans[0:even:2, 0], self.chunks.spans[1:even:2, 1]], axis=1)
+        self.sizes = 2 * self.chunks.sizes[0:even:2]
+
+    def pool(self, numbers: np.ndarray) -> None:
+        return None
+
+    def rows(self, numbers: np.ndarray, pool: None, rng: np.random.Generator) -> Rows:
+        return self.chunks.rows(np.add.outer(2 * np.asarray(numbers), (0, 1)).reshape(-1), pool, rng)
+
+
 class PassagePairs:
     """Two passages of a document, [CLS] A [SEP] B [SEP]; half the time B is drawn from another sequence.
 
@@ -103,6 +126,8 @@ class PassagePairs:
 
     Raises :class:`DataError` where no document has two lines.
     """
+
+    rows_each = 1
 
     def __init__(self, text: TokenText, special: SpecialIds, length: int):
         self.ids, self.special, self.room = text.ids, special, length - 3

@@ -100,6 +100,11 @@ class PretrainSettings(Settings):
         description="sequences are two passages of a document and the encoder also learns whether the second one "
         "follows the first; without it a sequence is the next tokens of the running text",
     )
+    contrast: pydantic.NonNegativeFloat = pydantic.Field(
+        0.0,
+        description="the weight of an objective beside: sequences that follow each other in the text are told from the "
+        "others of the batch by the mean of their vectors, which makes the mean tell what a text is about; 0: none",
+    )
     batch_size: pydantic.PositiveInt = pydantic.Field(
         64, description="sequences in a batch; of short ones as many more as give the same number of tokens"
     )
@@ -137,6 +142,10 @@ class PretrainSettings(Settings):
             raise ValueError("a start has its own shape: give start or shape, not both")
         if self.start is not None and (self.init_embeddings, self.init_attention) != ("normal", "normal"):
             raise ValueError("a start has its own weights: init_embeddings and init_attention are for new encoders")
+        if self.next_sentence and self.contrast:
+            raise ValueError("next_sentence and contrast exclude each other: a batch has one form")
+        if self.contrast and self.batch_size < 4:
+            raise ValueError(f"contrast needs a batch_size of at least 4, two pairs; found {self.batch_size}")
         if self.start is None and self.length > self.shape.positions:
             raise ValueError(f"length must not exceed shape.positions; {self.length} > {self.shape.positions}")
         if self.short_length is not None and self.short_length >= self.length:

@@ -46,8 +46,8 @@ class EncoderSettings(Settings):
     attention: Literal["sdpa", "eager"] = "sdpa"
     pooling: Pooling = pydantic.Field(
         "pooler",
-        description="what heads read: the pooler's output as published, the first token, the mean, or texts: the mean "
-        "of each text, for a pair also their difference and product",
+        description="what heads read: the pooler's output as published, the first token, the mean, or texts: the mean, "
+        "and of a pair, whose texts are then read apart, both means, their difference and product",
     )
     dropout: Annotated[float, pydantic.Field(ge=0, lt=1)] | None = pydantic.Field(
         None, description="inside the encoder; None: as it is configured. Heads have the task's head_dropout"

@@ -99,6 +99,55 @@ def test_heads_read_both_texts_of_a_pair_and_how_they_differ(name):
         model(**{**batch, "token_type_ids": None})
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_texts_of_a_pair_do_not_see_each_other(name, attention):
+    """Other words in the second text leave the first one's vectors as they are, and the other way round."""
+    model = make_model(name, attention, pooling="texts")
+    batch = make_batch(model, [(0, 0, 5)])
+    types, mask = batch["token_type_ids"].bool(), batch["attention_mask"].bool()
+    vectors = []
+    model.encoder.register_forward_hook(lambda module, args, output: vectors.append(output.last_hidden_state))
+    for changed in (~types & mask, types & mask):
+        vectors.clear()
+        ids = batch["input_ids"]
+        for tokens in (ids, torch.where(changed, ids.flip(0).roll(1, 1).clamp(min=2), ids)):
+            model(**{**batch, "input_ids": tokens})
+        kept = mask & ~changed
+        assert largest(vectors[0][kept], vectors[1][kept]) <= 1e-5
+        assert largest(vectors[0][changed], vectors[1][changed]) > 1e-3
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_first_text_is_read_as_it_would_be_alone(name):
+    model = make_model(name, pooling="texts")
+    batch = make_batch(model, [(0, 0, 3)])
+    vectors = []
+    model.encoder.register_forward_hook(lambda module, args, output: vectors.append(output.last_hidden_state))
+    model(**batch)
+    for row in range(3):
+        real = batch["attention_mask"][row].bool()
+        for side in (0, 1):
+            tokens = batch["input_ids"][row, real & (batch["token_type_ids"][row] == side)]
+            if side:  # something stands where [CLS] would, out of sight
+                tokens = torch.cat([tokens[:1], tokens])
+            mask = torch.ones_like(tokens)
+            mask[:side] = 0
+            alone = model.encoder(input_ids=tokens[None], attention_mask=mask[None]).last_hidden_state[0, side:]
+            together = vectors[0][row, real & (batch["token_type_ids"][row] == side)]
+            assert largest(alone, together) <= 1e-5
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_texts_apart_in_low_precision(attention):
+    model = make_model("bert", attention, pooling="texts")
+    batch = make_batch(model, [(0, 0, 3), (2, 3, 5)])
+    with torch.autocast("cpu", torch.bfloat16):
+        low = model(**batch)
+    for found, expected in zip(low, model(**batch), strict=True):
+        assert largest(found, expected) <= 0.05 * float(expected.detach().abs().max()) + 0.01
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_dropout_inside_the_encoder_can_be_set(name):
     batch = make_batch(make_model(name), MIXED)

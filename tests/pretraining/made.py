@@ -6,7 +6,7 @@ from transformers import AutoModelForMaskedLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from mtl_tickets.pretraining.masking import MaskedBatches
-from mtl_tickets.pretraining.sequences import Packed, PassagePairs, SpecialIds
+from mtl_tickets.pretraining.sequences import Neighbours, Packed, PassagePairs, SpecialIds
 from mtl_tickets.pretraining.text import TokenText
 
 V = 60
@@ -38,6 +38,11 @@ def documents(shapes):
 def batches(chunks=50, length=12, size=8, seed=3, **options):
     packed = Packed(running(chunks * (length - 2)), SPECIAL, length)
     return MaskedBatches(packed, np.arange(chunks), SPECIAL, size, seed, **options)
+
+
+def neighbouring_batches(pairs=20, length=12, size=4, seed=3, **options):
+    made = Neighbours(running((2 * pairs + 1) * (length - 2)), SPECIAL, length)
+    return MaskedBatches(made, np.arange(pairs), SPECIAL, size, seed, **options)
 
 
 def paired_batches(size=8, seed=3, **options):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mtl_tickets.pretraining import lean
-from mtl_tickets.pretraining.mlm import MaskedLanguageModel, masked_loss
+from mtl_tickets.pretraining.mlm import MaskedLanguageModel, MaskedLoss
 
 from .made import batches, paired_batches, tiny
 
@@ -64,9 +64,9 @@ def test_it_is_used_under_autocast_in_its_precision(monkeypatch):
     real = lean.hidden_states
     monkeypatch.setattr(lean, "hidden_states", lambda *given: used.append(given[-1]) or real(*given))
     model = MaskedLanguageModel(without_dropout())
-    plain = masked_loss(model, batches().batch(0))
+    plain = MaskedLoss()(model, batches().batch(0))
     with torch.autocast("cpu", torch.bfloat16):
-        low = masked_loss(model, batches().batch(0))
+        low = MaskedLoss()(model, batches().batch(0))
     assert used == [torch.float32, torch.bfloat16]
     torch.testing.assert_close(low, plain, rtol=0.05, atol=0.0)
 

@@ -7,7 +7,7 @@ import torch
 from mtl_tickets.pretraining.masking import Course, mask_tokens
 from mtl_tickets.pretraining.sequences import Packed
 
-from .made import SPECIAL, V, batches, paired_batches, running
+from .made import SPECIAL, V, batches, neighbouring_batches, paired_batches, running
 
 
 def restored(batch):
@@ -143,7 +143,7 @@ def test_padded_rows_have_the_share_of_their_own_length():
     assert not predicted[~real].any()
 
 
-@pytest.mark.parametrize("made", [batches, paired_batches])
+@pytest.mark.parametrize("made", [batches, paired_batches, neighbouring_batches])
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_each_batch(made, world):
     whole = made()

@@ -87,6 +87,7 @@ def test_the_folder_is_one_that_transformers_reads(done):
 FORMS = {
     "packed": {},
     "pairs, short ones first": {"next_sentence": True, "short_length": 16, "short_share": 0.5},
+    "neighbours told from others": {"contrast": 0.3},
     "the informed start": {
         "init_embeddings": "ppmi",
         "init_attention": "neighbours",

@@ -5,7 +5,7 @@ import pytest
 from sklearn.tree import DecisionTreeClassifier
 
 from mtl_tickets.errors import DataError
-from mtl_tickets.pretraining.sequences import NO_PAIR, Packed, PassagePairs, held_spans, parted
+from mtl_tickets.pretraining.sequences import NO_PAIR, Neighbours, Packed, PassagePairs, held_spans, parted
 from mtl_tickets.pretraining.text import TokenText
 
 from .made import SPECIAL, documents, running
@@ -23,6 +23,18 @@ def rows_of(sequences, seed=0, pool=None):
     rows = sequences.rows(numbers, sequences.pool(numbers if pool is None else pool), np.random.default_rng(seed))
     ids = [row[real].tolist() for row, real in zip(rows.ids, rows.real, strict=True)]
     return rows, ids
+
+
+def test_neighbours_are_chunks_that_follow_each_other_row_by_row():
+    text = running(7 * 10 + 3)
+    chunks, made = Packed(text, SPECIAL, 12), Neighbours(text, SPECIAL, 12)
+    # the seventh has no neighbour
+    assert (len(made.spans), made.sizes.tolist()) == (3, [20, 20, 20])
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(
+        made.rows([2, 0], None, rng).ids, np.asarray(chunks.rows([4, 5, 0, 1], None, rng).ids)
+    )
+    np.testing.assert_array_equal(made.spans, [[0, 20], [20, 40], [40, 60]])
 
 
 def test_pairs_cover_every_token_of_the_text_once_and_keep_to_a_document():
