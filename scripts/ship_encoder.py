@@ -104,10 +104,10 @@ def curve_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     Points without a length are left out: they were measured on places of the sequence that were not trained yet.
     """
     points, before = [], 0
-    for phase in phases_of(record):
+    for number, phase in enumerate(phases_of(record), 1):
         form = "pairs" if phase["settings"]["next_sentence"] else "packed"
         points += [
-            row | {"tokens": before + row["tokens"], "form": f"{form}, {row['length']} tokens"}
+            row | {"tokens": before + row["tokens"], "form": f"{form}, {row['length']} tokens", "phase": number}
             for row in phase["losses"]
             if row["tokens"] and "held_out_loss" in row and "length" in row
         ]
@@ -189,14 +189,19 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
     points = curve_of(record)
-    for form in dict.fromkeys(row["form"] for row in points):
-        here = [row for row in points if row["form"] == form]
+    colours: dict[str, str] = {}
+    # a line ends where its phase does
+    for phase, form in dict.fromkeys((row["phase"], row["form"]) for row in points):
+        here = [row for row in points if (row["phase"], row["form"]) == (phase, form)]
+        label = None if form in colours else form
+        colour = colours.setdefault(form, f"C{len(colours)}")
         axes.plot(
             [row["tokens"] / 1e6 for row in here],
             [row["held_out_loss"] for row in here],
             marker="o",
             markersize=3,
-            label=form,
+            color=colour,
+            label=label,
         )
     axes.set_xlabel("tokens seen, millions")
     axes.set_ylabel("held-out loss, nats per masked token")
