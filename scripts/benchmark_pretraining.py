@@ -10,11 +10,8 @@ sequences of 64, 64 a batch, bf16 autocast, AdamW. The Trainer has its stock col
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from measuring import UNCOUNTED, Stopwatch, machine, rounds, write
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -37,11 +35,10 @@ from mtl_tickets.pretraining.mlm import MaskedLanguageModel, MaskedLoss
 from mtl_tickets.pretraining.sequences import Packed, SpecialIds
 from mtl_tickets.pretraining.text import TokenText
 from mtl_tickets.pretraining.vocabulary import train_vocabulary
-from mtl_tickets.provenance import device, versions
 from mtl_tickets.training.loop import TrainSettings, train
 from mtl_tickets.training.optim import OptimiserSettings
 
-LENGTH, BATCH, SHARE, VOCABULARY, UNCOUNTED = 64, 64, 0.2, 8192, 5
+LENGTH, BATCH, SHARE, VOCABULARY = 64, 64, 0.2, 8192
 
 
 def made_text(tokens: int) -> TokenText:
@@ -68,26 +65,8 @@ def network() -> BertForMaskedLM:
     return BertForMaskedLM(config)
 
 
-class Stopwatch:
-    """Seconds from the end of step ``UNCOUNTED`` to the end of the last."""
-
-    def __init__(self) -> None:
-        self.steps, self.started, self.seconds = 0, 0.0, 0.0
-
-    def step(self, _: int = 1) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.steps += 1
-        if self.steps == UNCOUNTED:
-            self.started = time.perf_counter()
-        self.seconds = time.perf_counter() - self.started
-
-    def tokens_a_second(self) -> float:
-        return (self.steps - UNCOUNTED) * BATCH * LENGTH / self.seconds
-
-
 def ours(text: TokenText, special: SpecialIds, steps: int) -> float:
-    watch = Stopwatch()
+    watch = Stopwatch([BATCH * LENGTH] * steps)
     packed = Packed(text, special, LENGTH)
     source = MaskedBatches(packed, np.arange(len(packed.sizes)), special, BATCH, 0, SHARE)
     settings = TrainSettings(epochs=1, optimiser=OptimiserSettings(lr=1e-3))
@@ -95,13 +74,13 @@ def ours(text: TokenText, special: SpecialIds, steps: int) -> float:
     accelerator = Accelerator(mixed_precision="bf16")
     train(model.to(accelerator.device), Course([(source, steps)]), MaskedLoss(), settings, accelerator, seed=0,
           on_step=watch.step)  # fmt: skip
-    return watch.tokens_a_second()
+    return watch.speed
 
 
 def trainer(text: TokenText, special: SpecialIds, tokenizer: PreTrainedTokenizerFast, steps: int) -> float:
     packed = Packed(text, special, LENGTH)
     rows = packed.rows(np.arange(len(packed.sizes)), None, np.random.default_rng(0)).ids
-    watch = Stopwatch()
+    watch = Stopwatch([BATCH * LENGTH] * steps)
 
     class Watching(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
@@ -129,7 +108,7 @@ def trainer(text: TokenText, special: SpecialIds, tokenizer: PreTrainedTokenizer
             data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=SHARE),
             callbacks=[Watching()],
         ).train()
-    return watch.tokens_a_second()
+    return watch.speed
 
 
 def main() -> None:
@@ -147,27 +126,18 @@ def main() -> None:
         "mtl_tickets": lambda: ours(text, special, steps),
         "transformers Trainer": lambda: trainer(text, special, tokenizer, steps),
     }
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(given.repeats):
-        for name in list(ways) if number % 2 == 0 else list(ways)[::-1]:
-            speeds[name].append(ways[name]())
-            print(f"round {number + 1}  {name:22}{speeds[name][-1]:10,.0f} tokens/s", flush=True)
+    speeds = rounds(ways, given.repeats, "tokens/s")
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     ratio = medians["mtl_tickets"] / medians["transformers Trainer"]
     result = {
         "what": "masked-language modelling, BERT 4 x 256, 8 heads, vocabulary 8,192, sequences of 64",
         "batch": f"{BATCH} x {LENGTH}",
-        "precision": "bf16 autocast",
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "device": device(),
-        "versions": versions(),
+        **machine("bf16 autocast"),
         "tokens_a_second": {name: [round(value) for value in values] for name, values in speeds.items()},
         "ratio_of_medians": round(ratio, 2),
     }
     print(f"ratio of medians: {ratio:.2f}")
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write(given.json, result)
 
 
 if __name__ == "__main__":

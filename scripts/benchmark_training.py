@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from measuring import comparison, machine, rounds, write
+from measuring import UNCOUNTED, Stopwatch, comparison, machine, rounds, write
 from mix import MAX_LENGTH, config, device, info, lengths, mix, model, random_tickets, tokenizer
 from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
@@ -39,31 +38,12 @@ from mtl_tickets.training.loop import TrainSettings, train
 from mtl_tickets.training.objectives.task_loss import task_loss
 from mtl_tickets.training.optim import OptimiserSettings
 
-ROWS, RATE, UNCOUNTED = 32, 1e-4, 3
+ROWS, RATE = 32, 1e-4
 OURS, PUBLISHED, TRAINER = "mtl_tickets", "one task a batch, random order", "transformers Trainer, padded to 128"
 BATCHES = {
     OURS: BatchSettings(size=ROWS),
     PUBLISHED: BatchSettings(size=ROWS, regime="one_task", buckets=False, edges=tuple(range(1, MAX_LENGTH + 1))),
 }
-
-
-class Stopwatch:
-    """Examples a second from the end of step ``UNCOUNTED`` to the end of the last. ``examples``: of each step."""
-
-    def __init__(self, examples: list[int]):
-        self.examples, self.steps, self.started, self.seconds = examples, 0, 0.0, 0.0
-
-    def step(self, _: int = 1) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.steps += 1
-        if self.steps == UNCOUNTED:
-            self.started = time.perf_counter()
-        self.seconds = time.perf_counter() - self.started
-
-    @property
-    def speed(self) -> float:
-        return sum(self.examples[UNCOUNTED : self.steps]) / self.seconds
 
 
 def ours(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,29 @@ import torch
 from mtl_tickets.files import write_text
 from mtl_tickets.provenance import device, versions
 
+# the first steps of a training, which are slower
+UNCOUNTED = 5
 # way -> its figure in every round
 Figures = dict[str, list[float]]
+
+
+class Stopwatch:
+    """What is done in a second, from the end of step ``UNCOUNTED`` to that of the last. ``amounts``: of each step."""
+
+    def __init__(self, amounts: list[int]):
+        self.amounts, self.steps, self.started, self.seconds = amounts, 0, 0.0, 0.0
+
+    def step(self, _: int = 1) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.steps += 1
+        if self.steps == UNCOUNTED:
+            self.started = time.perf_counter()
+        self.seconds = time.perf_counter() - self.started
+
+    @property
+    def speed(self) -> float:
+        return sum(self.amounts[UNCOUNTED : self.steps]) / self.seconds
 
 
 def rounds(ways: Mapping[str, Callable[[], float]], repeats: int, unit: str) -> Figures:
