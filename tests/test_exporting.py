@@ -27,7 +27,7 @@ def place(tmp_path_factory):
     write_world(world)
     specs = {name: load_task(world / f"{name}.yaml") for name in ("likeness", "same")}
     infos = [TaskInfo(s.name, s.kind, tuple(s.labels), s.outputs, s.head_dropout, texts=2) for s in specs.values()]
-    model = MultiTaskModel.from_encoder(world / "encoder", infos, seed=1, pooling="texts")
+    model = MultiTaskModel.from_encoder(world / "encoder", infos, seed=1, pooling="aligned")
     tickets = {}
     for number, name in enumerate(specs):
         units = {part: np.ones(shape, dtype=bool) for part, shape in model.space.parts.items()}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -24,11 +25,9 @@ from mtl_tickets.model.encoders import (
 )
 from mtl_tickets.model.fork import Fork, forked
 from mtl_tickets.model.gates import Gates, Segment
+from mtl_tickets.model.pooling import APART, POOLINGS, Pooling, embedded, read, views
 from mtl_tickets.tickets.space import StructuredSpace
 from mtl_tickets.tickets.ticket import Ticket
-
-Pooling = Literal["pooler", "first", "mean", "texts"]
-POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,9 @@ class MultiTaskModel(nn.Module):
     Use :meth:`from_encoder`. The model takes the encoder over: with another ``pooling`` than ``"pooler"`` it drops the
     encoder's pooler, whose weights would otherwise be parameters that nothing uses.
 
-    What heads read of the last layer, ``pooling``: ``"pooler"``, the pooler's output, as published; ``"first"``, the
-    first token; ``"mean"``, the mean over all tokens; ``"texts"``, the mean, and for pairs the means a and b of the two
-    texts, |a - b| and a * b side by side (the features of Conneau et al. 2017, https://arxiv.org/abs/1705.02364,
-    section 3.1). Under ``"texts"`` each text of a pair is read as if it were alone, as there; deviation: the second one
-    has no [CLS]. An encoder that is too small, or saw too little text, to compare two texts itself is helped much.
+    What heads read, ``pooling``: ``"pooler"``, the pooler's output, as published; ``"first"``, the first token;
+    ``"mean"``; ``"texts"`` and ``"aligned"``, for which the texts of a pair are read apart and compared by the head
+    (:mod:`mtl_tickets.model.pooling`).
 
     ``present`` is given for an encoder from which units were removed (see :mod:`mtl_tickets.model.compact`).
     """
@@ -130,7 +127,7 @@ class MultiTaskModel(nn.Module):
         self.heads = nn.ModuleDict(
             {
                 t.name: TaskHead(
-                    fresh_linear(width * _views(pooling, t), t.n_out, std, seed, f"head/{t.name}"), t.head_dropout
+                    fresh_linear(width * views(pooling, t.texts), t.n_out, std, seed, f"head/{t.name}"), t.head_dropout
                 )
                 for t in tasks
             }
@@ -223,12 +220,10 @@ class MultiTaskModel(nn.Module):
         if [0, *(stop for _, _, stop in segments)] != [*(start for _, start, _ in segments), len(input_ids)]:
             raise MtlTicketsError(f"segments must cover {len(input_ids)} rows in order; found {list(segments)}")
         inputs = self._inputs(input_ids, attention_mask, token_type_ids, present)
-        if self.gates.active or not self.gates.masks(present):
+        tickets = nullcontext() if self.gates.active or not self.gates.masks(present) else self.gates.on(segments)
+        with embedded(self.encoder, self.pooling == "aligned") as below, tickets:
             output = self.encoder(**inputs)
-        else:
-            with self.gates.on(segments):
-                output = self.encoder(**inputs)
-        logits = self._answers(output, attention_mask, token_type_ids, segments)
+        logits = self._answers(output, below, attention_mask, token_type_ids, segments)
         if self.training and _several_processes():
             # every process must have a gradient for every head, or the reduction waits for ever
             absent = [head for i, head in enumerate(self.heads.values()) if i not in present]
@@ -253,23 +248,25 @@ class MultiTaskModel(nn.Module):
         names = [info.name for info in self.tasks] if tasks is None else list(dict.fromkeys(tasks))
         numbers, rows = [self.task_index(name) for name in names], input_ids.shape[0]
         fork = Fork.of(self.gates, numbers)
-        with forked(self.encoder, self.gates, fork, rows):
+        with embedded(self.encoder, self.pooling == "aligned") as below, forked(self.encoder, self.gates, fork, rows):
             output = self.encoder(**self._inputs(input_ids, attention_mask, token_type_ids, numbers))
         segments = [
             (task, group * rows, (group + 1) * rows) for task, group in zip(numbers, fork.groups[-1], strict=True)
         ]
-        mask = attention_mask.repeat(fork.sizes[-1], 1)
-        all_types = None if token_type_ids is None else token_type_ids.repeat(fork.sizes[-1], 1)
-        return dict(zip(names, self._answers(output, mask, all_types, segments), strict=True))
+        groups = fork.sizes[-1]
+        mask = attention_mask.repeat(groups, 1)
+        all_types = None if token_type_ids is None else token_type_ids.repeat(groups, 1)
+        below = [states.repeat(groups, 1, 1) for states in below]
+        return dict(zip(names, self._answers(output, below, mask, all_types, segments), strict=True))
 
     def _inputs(
         self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor | None, tasks: Sequence[int]
     ) -> dict[str, torch.Tensor]:
         """What the encoder is given for rows of these tasks."""
         inputs = {"input_ids": ids, "attention_mask": mask}
-        if types is None and any(_views(self.pooling, self.tasks[task]) > 1 for task in tasks):
+        if types is None and self._compares(tasks):
             raise MtlTicketsError("this pooling needs token_type_ids, which tell a pair's texts apart")
-        if self.pooling == "texts" and types is not None:
+        if self.pooling in APART and types is not None:
             return inputs | self._apart(mask, types)
         return inputs | ({"token_type_ids": types} if self._token_types and types is not None else {})
 
@@ -284,45 +281,33 @@ class MultiTaskModel(nn.Module):
             places = places + self.config.pad_token_id + 1
         return {"attention_mask": added, "position_ids": places}
 
+    def _compares(self, tasks: Sequence[int]) -> bool:
+        """Whether a head among these tasks' is given both texts of a pair."""
+        return self.pooling in APART and any(self.tasks[task].texts == 2 for task in tasks)
+
     def _answers(
-        self, output: Any, mask: torch.Tensor, types: torch.Tensor | None, segments: Sequence[Segment]
+        self,
+        output: Any,
+        below: list[torch.Tensor],
+        mask: torch.Tensor,
+        types: torch.Tensor | None,
+        segments: Sequence[Segment],
     ) -> list[torch.Tensor]:
-        """The logits of each segment's task on the segment's rows of the encoder's output, float32."""
-        pooled = self._pooled(output, mask, types, segments)
-        return [
-            self.heads[self.tasks[task].name](rows).float() for (task, _, _), rows in zip(segments, pooled, strict=True)
-        ]
-
-    def _pooled(
-        self, output: Any, mask: torch.Tensor, types: torch.Tensor | None, segments: Sequence[Segment]
-    ) -> list[torch.Tensor]:
-        """What each segment's head reads, [stop - start, its inputs]."""
-        hidden = output.last_hidden_state
-        if self.pooling == "pooler":
-            pooled = output.pooler_output if self.own_pooler is None else self.own_pooler(hidden)
-        elif self.pooling == "first":
-            pooled = hidden[:, 0]
-        else:
-            pooled = _mean(hidden, mask)
-        parts = [pooled[start:stop] for _, start, stop in segments]
-        for number, (task, start, stop) in enumerate(segments):
-            if _views(self.pooling, self.tasks[task]) > 1:
-                assert types is not None  # _inputs
-                second = mask[start:stop] * types[start:stop]
-                a, b = (_mean(hidden[start:stop], side) for side in (mask[start:stop] - second, second))
-                parts[number] = torch.cat([a, b, (a - b).abs(), a * b], dim=1)
-        return parts
-
-
-def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """[B, d]: the mean of ``hidden`` [B, S, d] where ``mask`` [B, S] is 1; 0 where it is 1 nowhere."""
-    weight = mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
-
-
-def _views(pooling: Pooling, task: TaskInfo) -> int:
-    """How many vectors as wide as the encoder a head reads."""
-    return 4 if pooling == "texts" and task.texts == 2 else 1
+        """The logits of each segment's task on the segment's rows of the encoder's output, float32. ``below``: what
+        went into the first layer, where it is needed."""
+        last = output.last_hidden_state
+        answers = []
+        for task, start, stop in segments:
+            rows = slice(start, stop)
+            if self.pooling == "pooler":
+                pooled = output.pooler_output[rows] if self.own_pooler is None else self.own_pooler(last[rows])
+            elif self.pooling == "first":
+                pooled = last[rows, 0]
+            else:
+                kinds = types[rows] if types is not None and self._compares([task]) else None
+                pooled = read(self.pooling, below[0][rows] if below else None, last[rows], mask[rows], kinds)
+            answers.append(self.heads[self.tasks[task].name](pooled).float())
+        return answers
 
 
 def _several_processes() -> bool:

@@ -30,7 +30,8 @@ from mtl_tickets.errors import CheckpointError, InputError, Problem
 from mtl_tickets.model.anatomy import anatomy_of
 from mtl_tickets.model.compact import Kept, build_compact
 from mtl_tickets.model.encoders import empty_encoder, encoder_hash, load_tokenizer, read_by_transformers
-from mtl_tickets.model.multitask import POOLINGS, MultiTaskModel, TaskInfo
+from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
+from mtl_tickets.model.pooling import POOLINGS
 from mtl_tickets.tickets.ticket import Ticket
 
 __all__ = ["encoder_hash", "load", "load_tokenizer", "read_extra", "save"]

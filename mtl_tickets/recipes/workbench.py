@@ -17,7 +17,8 @@ from mtl_tickets.evaluation.yardsticks import YARDSTICKS
 from mtl_tickets.files import digest, written_whole
 from mtl_tickets.model import store
 from mtl_tickets.model.encoders import encoder_hash, read_config
-from mtl_tickets.model.multitask import MultiTaskModel, Pooling, TaskInfo
+from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
+from mtl_tickets.model.pooling import Pooling
 from mtl_tickets.progress import Progress
 from mtl_tickets.recipes.jobs import Look, Scoring, Start, StoppedAfter, Training
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
@@ -47,7 +48,8 @@ class EncoderSettings(Settings):
     pooling: Pooling = pydantic.Field(
         "pooler",
         description="what heads read: the pooler's output as published, the first token, the mean, or texts: the mean, "
-        "and of a pair, whose texts are then read apart, both means, their difference and product",
+        "and of a pair, whose texts are then read apart, both means, their difference and product, or aligned: that of "
+        "the embeddings too, and of a pair each token beside the other text's tokens it is like",
     )
     dropout: Annotated[float, pydantic.Field(ge=0, lt=1)] | None = pydantic.Field(
         None, description="inside the encoder; None: as it is configured. Heads have the task's head_dropout"

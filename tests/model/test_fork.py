@@ -6,6 +6,7 @@ from mtl_tickets.errors import InputError
 from mtl_tickets.model.anatomy import layers_of
 from mtl_tickets.model.compact import compact
 from mtl_tickets.model.fork import Fork
+from mtl_tickets.model.pooling import APART
 
 ROWS = 5
 
@@ -27,8 +28,9 @@ def same(one, other):
 
 @pytest.mark.parametrize(("name", "attention"), KINDS)
 @pytest.mark.parametrize("rows", [1, ROWS])
-def test_all_tasks_at_once_answer_as_they_do_one_by_one(name, attention, rows):
-    model = make_model(name, attention, pooling="texts")
+@pytest.mark.parametrize("pooling", APART)
+def test_all_tasks_at_once_answer_as_they_do_one_by_one(name, attention, rows, pooling):
+    model = make_model(name, attention, pooling=pooling)
     text = text_of(model, rows)
     for tickets in ({}, some_tickets(model), some_tickets(model, neurons=True)):
         model.set_tickets(tickets)

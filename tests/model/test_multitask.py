@@ -16,7 +16,8 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertModel
 
 from mtl_tickets.errors import InputError, MtlTicketsError
 from mtl_tickets.model.encoders import random_encoder
-from mtl_tickets.model.multitask import POOLINGS, MultiTaskModel, TaskInfo
+from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
+from mtl_tickets.model.pooling import APART, POOLINGS
 
 MIXED = [(0, 0, 3), (1, 3, 5), (2, 5, 9)]
 
@@ -99,11 +100,12 @@ def test_heads_read_both_texts_of_a_pair_and_how_they_differ(name):
         model(**{**batch, "token_type_ids": None})
 
 
+@pytest.mark.parametrize("pooling", APART)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_texts_of_a_pair_do_not_see_each_other(name, attention):
+def test_texts_of_a_pair_do_not_see_each_other(name, attention, pooling):
     """Other words in the second text leave the first one's vectors as they are, and the other way round."""
-    model = make_model(name, attention, pooling="texts")
+    model = make_model(name, attention, pooling=pooling)
     batch = make_batch(model, [(0, 0, 5)])
     types, mask = batch["token_type_ids"].bool(), batch["attention_mask"].bool()
     vectors = []
@@ -138,9 +140,10 @@ def test_a_first_text_is_read_as_it_would_be_alone(name):
             assert largest(alone, together) <= 1e-5
 
 
+@pytest.mark.parametrize("pooling", APART)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_texts_apart_in_low_precision(attention):
-    model = make_model("bert", attention, pooling="texts")
+def test_texts_apart_in_low_precision(attention, pooling):
+    model = make_model("bert", attention, pooling=pooling)
     batch = make_batch(model, [(0, 0, 3), (2, 3, 5)])
     with torch.autocast("cpu", torch.bfloat16):
         low = model(**batch)

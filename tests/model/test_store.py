@@ -29,7 +29,7 @@ def variants(name: str = "bert", attention: str = "sdpa", pooling: str = "pooler
 
 @pytest.mark.parametrize(("name", "attention"), KINDS)
 def test_round_trip_is_bit_equal(name, attention, tmp_path):
-    pooling = {"sdpa": "pooler", "eager": "texts"}[attention]
+    pooling = {"sdpa": "pooler", "eager": "aligned"}[attention]
     for variant, model in variants(name, attention, pooling).items():
         batch = make_batch(model, MIXED)
         save(model, tmp_path / variant)
@@ -154,7 +154,7 @@ def test_a_missing_directory_and_a_foreign_one(tmp_path):
     [
         ({"format": "other"}, r"format: must be 'mtl_tickets\.model'; found 'other'"),
         ({"version": "2"}, "version: must be '1'; found '2'; it was written by another version"),
-        ({"pooling": "max"}, "pooling: must be one of pooler, first, mean, texts; found 'max'"),
+        ({"pooling": "max"}, "pooling: must be one of pooler, first, mean, texts, aligned; found 'max'"),
         ({"tasks": "mnli", "tickets": 3}, r"(?s)tasks: must be a list.*tickets: must be a list"),
         ({"tasks": [{"name": "mnli", "classes": 3}]}, "tasks: must describe tasks"),
         ({"tickets": ["../mnli"]}, "tickets: must be tickets of the tasks"),
