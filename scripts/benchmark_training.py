@@ -27,7 +27,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from measuring import UNCOUNTED, Stopwatch, comparison, machine, rounds, write
-from mix import MAX_LENGTH, config, device, info, lengths, mix, model, random_tickets, tokenizer
+from mix import MAX_LENGTH, config, device, info, lengths, mix, model, random_tickets, split_in, tokenizer
 from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from mtl_tickets.model.multitask import MultiTaskModel
@@ -110,12 +110,6 @@ def trainer(shape: str, tasks: dict[str, EncodedTask], precision: str, steps: in
             callbacks=[Watching()],
         ).train()
     return watch.speed
-
-
-def split_in(tasks: dict[str, EncodedTask], name: str, number: int) -> dict[str, EncodedTask]:
-    """The rows of one task as those of ``number`` tasks."""
-    parts = np.array_split(np.random.default_rng(0).permutation(len(tasks[name])), number)
-    return {f"{name}-{i}": tasks[name].select(np.sort(part)) for i, part in enumerate(parts)}
 
 
 def with_tickets(made: MultiTaskModel) -> None:

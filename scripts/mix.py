@@ -3,6 +3,7 @@ benchmarks of speed run on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +42,29 @@ def tokenizer() -> Any:
     return load_tokenizer(resolve_encoder("mini"))
 
 
-def mix(root: Path, rows: int) -> dict[str, EncodedTask]:
-    """About ``rows`` training rows drawn from the tasks of ``root`` (the official GLUE layout) in the proportions of
-    the official training sets; every task has four or more."""
+def encoded_rows(root: Path, rows: Mapping[str, int]) -> dict[str, EncodedTask]:
+    """So many training rows, or all where there are fewer, drawn from the tasks of ``root`` (the official layout)."""
     split = tokenizer()
-    whole = sum(OFFICIAL.values())
     tasks = {}
-    for name, official in OFFICIAL.items():
+    for name, wanted in rows.items():
         spec = load_task(name)
         there = read_rows(spec, "train", DataSettings(source="folder", root=str(root)))
-        wanted = max(4, round(rows * official / whole))
         drawn = np.sort(np.random.default_rng(0).permutation(len(there))[:wanted])
         tasks[name] = encode(spec, "train", there.select(drawn), split, MAX_LENGTH, None)
     return tasks
+
+
+def mix(root: Path, rows: int) -> dict[str, EncodedTask]:
+    """About ``rows`` training rows of the eight tasks in the proportions of the official training sets; every task has
+    four or more."""
+    whole = sum(OFFICIAL.values())
+    return encoded_rows(root, {name: max(4, round(rows * n / whole)) for name, n in OFFICIAL.items()})
+
+
+def split_in(tasks: dict[str, EncodedTask], name: str, number: int) -> dict[str, EncodedTask]:
+    """The rows of one task as those of ``number`` tasks."""
+    parts = np.array_split(np.random.default_rng(0).permutation(len(tasks[name])), number)
+    return {f"{name}-{i}": tasks[name].select(np.sort(part)) for i, part in enumerate(parts)}
 
 
 def lengths(tasks: dict[str, EncodedTask]) -> str:

@@ -1,9 +1,7 @@
 """Physical removal of the units that no served task needs. The output is that of the masked model, to 1e-5.
 
-Heads: rows of query, key and value and columns of the attention's output projection go; its bias stays, so a layer
-without heads adds just that. Feed-forward blocks go whole, bias included. Neurons: rows of the first and columns of the
-second linear layer go; what is left is filled up with zero neurons to a multiple of 8, the width fast kernels want. A
-zero neuron contributes nothing and never receives a gradient where the activation maps 0 to 0 (GELU, ReLU, tanh, SiLU).
+Which rows and columns a head or a neuron is, :mod:`mtl_tickets.model.slices` knows. A layer without heads still adds
+the bias of its attention's output projection. Feed-forward blocks go whole, bias included.
 
 Shapes follow from a :class:`Kept` record and the configuration alone, so a stored model is rebuilt and then read.
 """
@@ -16,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import PretrainedConfig
 
@@ -24,9 +21,8 @@ from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.model.anatomy import anatomy_of, dimensions_of, layers_of
 from mtl_tickets.model.encoders import empty_encoder
 from mtl_tickets.model.multitask import MultiTaskModel
+from mtl_tickets.model.slices import keep_heads, keep_neurons, padded_width
 from mtl_tickets.tickets.ticket import Ticket
-
-WIDTH_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Kept:
         """Neurons of the layer's block, padding included; ``intermediate`` is d_ff as pretrained."""
         if self.neurons is None:
             return intermediate
-        return min(intermediate, max(1, -(-len(self.neurons[layer]) // WIDTH_STEP)) * WIDTH_STEP)
+        return min(intermediate, padded_width(len(self.neurons[layer])))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -224,36 +220,26 @@ def _sliced(model: MultiTaskModel, before: Kept, kept: Kept) -> dict[str, torch.
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     for index in range(sizes.layers):
         prefix = f"encoder.{anatomy.layers}.{index}."
-        query, key, value, output, ffn_in, ffn_out = (
-            prefix + getattr(anatomy, part)
-            for part in ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
-        )
+
+        def drop(*names: str, prefix: str = prefix) -> None:
+            for name in names:
+                del state[prefix + name]
+
         if kept.heads[index] != before.heads[index]:
-            width = sizes.head_width
-            places = np.searchsorted(before.heads[index], kept.heads[index]).tolist()
-            features = torch.tensor([place * width + i for place in places for i in range(width)], dtype=torch.long)
-            for name in (query, key, value):
-                for kind in (".weight", ".bias"):
-                    if places:
-                        state[name + kind] = state[name + kind][features.to(state[name + kind].device)]
-                    else:
-                        del state[name + kind]
-            weight = state.pop(output + ".weight")
-            if places:
-                state[output + ".weight"] = weight[:, features.to(weight.device)].contiguous()
+            if kept.heads[index]:
+                places = np.searchsorted(before.heads[index], kept.heads[index]).tolist()
+                keep_heads(state, anatomy, places, sizes.head_width, prefix)
+            else:
+                for part in (anatomy.query, anatomy.key, anatomy.value):
+                    drop(f"{part}.weight", f"{part}.bias")
+                drop(f"{anatomy.attention_output}.weight")
         if before.ffn[index] and not kept.ffn[index]:
-            for name in (ffn_in, ffn_out):
-                del state[name + ".weight"], state[name + ".bias"]
-        elif kept.ffn[index] and kept.neurons is not None:
+            for part in (anatomy.ffn_in, anatomy.ffn_out):
+                drop(f"{part}.weight", f"{part}.bias")
+        elif kept.ffn[index] and kept.neurons is not None and len(kept.neurons[index]) < sizes.intermediate:
             there = before.neurons[index] if before.neurons is not None else range(sizes.intermediate)
             places = np.searchsorted(there, kept.neurons[index]).tolist()
-            if len(places) == sizes.intermediate:
-                continue
-            neurons = torch.tensor(places, dtype=torch.long, device=state[ffn_in + ".weight"].device)
-            padding = kept.width(index, sizes.intermediate) - len(places)
-            state[ffn_in + ".weight"] = F.pad(state[ffn_in + ".weight"][neurons], (0, 0, 0, padding))
-            state[ffn_in + ".bias"] = F.pad(state[ffn_in + ".bias"][neurons], (0, padding))
-            state[ffn_out + ".weight"] = F.pad(state[ffn_out + ".weight"][:, neurons], (0, padding)).contiguous()
+            keep_neurons(state, anatomy, places, kept.width(index, sizes.intermediate), prefix)
     return state
 
 

@@ -243,6 +243,26 @@ class Gates:
                         site.put(gates.squeeze(1) if part == "ffn" else gates)
             yield
 
+    def dropped(self, task: int, layer: int) -> dict[str, torch.Tensor]:
+        """What the tables change in a layer: part -> the task's gates of the units that are physically there, [n], for
+        parts that are gated for the task."""
+        return {
+            part: columns[layer][task] for part, columns in self._columns.items() if layer in self._gated[part][task]
+        }
+
+    @contextlib.contextmanager
+    def off_in(self, layer: int) -> Iterator[None]:
+        """Inside, the gates of one layer do nothing."""
+        sites = [site for part in self._sites.values() if (site := part[layer]) is not None]
+        before = [site.gate for site in sites]
+        for site in sites:
+            site.gate = None
+        try:
+            yield
+        finally:
+            for site, gate in zip(sites, before, strict=True):
+                site.gate = gate
+
     @contextlib.contextmanager
     def leaves(self, **values: torch.Tensor) -> Iterator[None]:
         """Explicit gates for the forward passes inside, in place of the tables: for scores and for learned gates.

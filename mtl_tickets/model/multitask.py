@@ -248,7 +248,7 @@ class MultiTaskModel(nn.Module):
         names = [info.name for info in self.tasks] if tasks is None else list(dict.fromkeys(tasks))
         numbers, rows = [self.task_index(name) for name in names], input_ids.shape[0]
         fork = Fork.of(self.gates, numbers)
-        with embedded(self.encoder, self.pooling == "aligned") as below, forked(self.encoder, self.gates, fork, rows):
+        with forked(self.encoder, self.gates, fork, rows), embedded(self.encoder, self.pooling == "aligned") as below:
             output = self.encoder(**self._inputs(input_ids, attention_mask, token_type_ids, numbers))
         segments = [
             (task, group * rows, (group + 1) * rows) for task, group in zip(numbers, fork.groups[-1], strict=True)

@@ -82,10 +82,7 @@ def read(
 
 @contextmanager
 def embedded(encoder: nn.Module, wanted: bool) -> Iterator[list[torch.Tensor]]:
-    """Inside, a forward pass leaves what goes into the first layer, [B, S, d], in the list; none unless ``wanted``.
-
-    It is seen before anything else put in front of the layer has changed it.
-    """
+    """Inside, a forward pass leaves what goes into the first layer, [B, S, d], in the list; none unless ``wanted``."""
     seen: list[torch.Tensor] = []
 
     def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -94,7 +91,7 @@ def embedded(encoder: nn.Module, wanted: bool) -> Iterator[list[torch.Tensor]]:
     if not wanted:
         yield seen
         return
-    handle = layers_of(encoder)[0].register_forward_pre_hook(keep, prepend=True)
+    handle = layers_of(encoder)[0].register_forward_pre_hook(keep)
     try:
         yield seen
     finally:

@@ -1,14 +1,23 @@
 import pytest
 import torch
-from tiny_models import CONFIGS, KINDS, LAYERS, largest, make_batch, make_model, make_ticket, some_tickets
+from tiny_models import CONFIGS, KINDS, LAYERS, WIDTH, largest, make_batch, make_model, make_ticket, some_tickets
+from torch.utils.flop_counter import FlopCounterMode
 
 from mtl_tickets.errors import InputError
+from mtl_tickets.model import fork as fork_module
 from mtl_tickets.model.anatomy import layers_of
 from mtl_tickets.model.compact import compact
 from mtl_tickets.model.fork import Fork
 from mtl_tickets.model.pooling import APART
 
 ROWS = 5
+
+
+@pytest.fixture(autouse=True, params=[0, 10**9], ids=["copies", "masks"])
+def way(request, monkeypatch):
+    """Units that a group drops are left out of copies of the weights, or masked."""
+    monkeypatch.setattr(fork_module, "TOKENS_A_COPY", request.param)
+    return request.param
 
 
 def text_of(model, rows=ROWS):
@@ -48,11 +57,14 @@ def test_with_the_pooler_and_after_removal(name):
 
 
 def rows_computed(model, run):
-    """Rows that each layer is given while ``run`` runs."""
-    seen, handles = [], []
-    for layer in layers_of(model.encoder):
-        # behind the fork's own hooks, which are put on inside the pass
-        handles.append(layer.register_forward_hook(lambda module, args, output: seen.append(len(_tensor(output)))))
+    """Rows that each layer is given while ``run`` runs, in one call or several."""
+    seen, handles = [0] * LAYERS, []
+    for number, layer in enumerate(layers_of(model.encoder)):
+
+        def count(module, args, output, number=number):
+            seen[number] += len(_tensor(output))
+
+        handles.append(layer.register_forward_hook(count))
     run()
     for handle in handles:
         handle.remove()
@@ -78,7 +90,6 @@ def test_layers_are_computed_once_for_tasks_that_agree_so_far(name):
         model.set_tickets({task: make_ticket(model, [*lower, *more]) for task, more in heads.items()})
         fork = Fork.of(model.gates, [0, 1, 2])
         assert list(fork.sizes) == sizes
-        assert fork.work == pytest.approx(sum(sizes) / (3 * LAYERS))
         assert rows_computed(model, lambda: model.forward_all(**text)) == [size * ROWS for size in sizes]
         assert same(model.forward_all(**text), one_by_one(model, text))
 
@@ -108,11 +119,11 @@ def test_nothing_stays_behind():
     model.set_tickets(some_tickets(model))
     text = text_of(model)
     before = one_by_one(model, text)
-    hooks = [len(layer._forward_pre_hooks) for layer in layers_of(model.encoder)]
+    layers = layers_of(model.encoder)
     model.forward_all(**text)
     with pytest.raises(IndexError):  # an id that the vocabulary does not have
         model.forward_all(**{**text, "input_ids": text["input_ids"] + 1000})
-    assert [len(layer._forward_pre_hooks) for layer in layers_of(model.encoder)] == hooks
+    assert layers_of(model.encoder) == layers
     assert not model.gates.active
     assert largest(list(one_by_one(model, text).values()), list(before.values())) == 0
 
@@ -125,6 +136,48 @@ def test_gradients_are_those_of_the_tasks_added_up():
     def gradients(outputs):
         model.zero_grad(set_to_none=True)
         sum(logits.square().sum() for logits in outputs.values()).backward()
-        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
 
     assert largest(gradients(model.forward_all(**text)), gradients(one_by_one(model, text))) <= 1e-3
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_dropped_units_are_not_computed(name, way):
+    """Multiply-adds of a pass for one task with its ticket, against those of the same model after removal."""
+
+    def work(of, tasks):
+        with FlopCounterMode(display=False) as counter:
+            of.forward_all(**text, tasks=tasks)
+        return counter.get_total_flops()
+
+    model = make_model(name)
+    text = text_of(model)
+    dense = work(model, ["mnli"])
+    ticket = make_ticket(model, [(0, 1), (1, 0), (1, 2)], ffn=[2], neurons=[(0, neuron) for neuron in range(8)])
+    model.set_tickets({"mnli": ticket})
+    small = compact(model, tasks=["mnli"])
+    removed = work(small, ["mnli"])
+    assert removed < 0.95 * dense
+    # a dropped block keeps its least width, of zero neurons
+    least = 2 * 2 * text["input_ids"].numel() * WIDTH * 8
+    assert work(model, ["mnli"]) == (removed + least if way == 0 else dense)
+
+
+def test_gates_that_are_neither_0_nor_1_multiply():
+    model = make_model()
+    text = text_of(model)
+    halves = {part: values * 0.5 for part, values in model.gates.table_of([None] * 3).items()}
+    model.gates.set_table(halves)
+    assert same(model.forward_all(**text), one_by_one(model, text))
+    assert not same(model.forward_all(**text), one_by_one(make_model(), text))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_layer_that_loses_everything_adds_its_biases_alone(name):
+    model = make_model(name)
+    text = text_of(model)
+    table = {"heads": torch.ones(3, *model.space.parts["heads"]), "ffn": torch.ones(3, *model.space.parts["ffn"])}
+    table["heads"][0, 1] = 0
+    table["ffn"][:, 1] = 0
+    model.gates.set_table(table)
+    assert same(model.forward_all(**text), one_by_one(model, text))
