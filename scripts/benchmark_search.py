@@ -1,0 +1,116 @@
+"""Finding each task's rung: successive halving against training every rung to the end.
+
+    python scripts/benchmark_search.py EXPERIMENT --output RUNS [--seeds 1,2,3] [--json FILE] [--set KEY=VALUE ...]
+
+Both searches are run by `mtl-tickets run` (stopped, it goes on where it was). Of each task and seed: optimiser steps
+of the ladder; the rung chosen; and, where the two choices differ, how far the rung that halving chose lies below the
+best by the selection score of the full search, in standard errors of the best one's score. A standard error follows
+from the number of selection rows: that of a share for accuracy and F1, (1 - r^2) / sqrt(n) for correlations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from measuring import machine, write
+
+from mtl_tickets.evaluation.records import Row, one, read_rows, select
+from mtl_tickets.experiment import load_experiment
+from mtl_tickets.locate import runs_in
+
+WAYS = {
+    "all": ["recipe.search.kind=all"],
+    "halving": ["recipe.search.kind=halving"],
+}
+CORRELATIONS = ("matthews", "pearson", "spearman")
+
+
+def searched(experiment: str, way: str, output: Path, seeds: str, overrides: list[str]) -> list[list[Row]]:
+    """The rows of each seed."""
+    settings = [*overrides, *WAYS[way], f"output={output / way}"]
+    command = [sys.executable, "-m", "mtl_tickets", "run", experiment, "--seeds", seeds, "--to", "choose", "--resume"]
+    subprocess.run([*command, *(part for setting in settings for part in ("--set", setting))], check=True)
+    (run,) = (path for path in (output / way).iterdir() if path.is_dir())
+    return [read_rows(seed / "results.jsonl") for seed in runs_in(run)]
+
+
+def ladder_steps(rows: list[Row], task: str) -> int:
+    """Optimiser steps of a task's rungs: those at the last that is known of each."""
+    last: dict[str, int] = {}
+    for row in select(rows, task=task):
+        before, ladder, rung = row.stage.partition("ladder/winning-")
+        if ladder and before in ("", *(f"look-{number}/" for number in range(1, 10))):
+            last[rung] = max(row.step, last.get(rung, 0))
+    return sum(last.values())
+
+
+def selection_score(rows: list[Row], task: str, rung: int) -> Row:
+    stage = f"ladder/winning-{rung}" if rung else "single"
+    return one(rows, stage=stage, task=task, split="selection", metric="score")
+
+
+def chosen(rows: list[Row], task: str) -> int:
+    return int(one(rows, stage="choose", task=task, metric="rung").value)
+
+
+def standard_error(rows: list[Row], task: str, best: Row) -> float:
+    """Of a selection score, which is a mean of metrics times 100."""
+    metrics = {row.metric for row in select(rows, task=task, stage="single")}
+    value = min(1.0, abs(best.value) / 100)
+    if metrics & set(CORRELATIONS):
+        return 100 * (1 - value**2) / math.sqrt(best.n)
+    return 100 * math.sqrt(value * (1 - value) / best.n)
+
+
+def cell(full: list[Row], quick: list[Row], task: str) -> dict[str, Any]:
+    """What the two searches of a task and seed did."""
+    rungs = {"all": chosen(full, task), "halving": chosen(quick, task)}
+    best, other = (selection_score(full, task, rung) for rung in rungs.values())
+    error = standard_error(full, task, best)
+    return {
+        "task": task,
+        "seed": best.seed,
+        "steps": {"all": ladder_steps(full, task), "halving": ladder_steps(quick, task)},
+        "rungs": rungs,
+        "selection_scores": {"all": round(best.value, 2), "halving": round(other.value, 2)},
+        "selection_rows": best.n,
+        "standard_error": round(error, 2),
+        "within": bool(best.value - other.value <= error),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    rows = {way: searched(given.experiment, way, given.output, given.seeds, given.set) for way in WAYS}
+    tasks = list(dict.fromkeys(row.task for row in rows["all"][0] if row.stage == "choose"))
+    cells = [
+        cell(full, quick, task) for full, quick in zip(rows["all"], rows["halving"], strict=True) for task in tasks
+    ]
+    steps = {way: sum(found["steps"][way] for found in cells) for way in WAYS}
+    equal = statistics.fmean(found["rungs"]["all"] == found["rungs"]["halving"] for found in cells)
+    result = {
+        "what": "search",
+        "experiment": load_experiment(given.experiment).experiment.name,
+        "settings": given.set,
+        "steps": steps | {"share": round(steps["halving"] / steps["all"], 4)},
+        "choices": {"equal": round(equal, 4), "within": round(statistics.fmean(f["within"] for f in cells), 4)},
+        "cells": cells,
+        **machine("as the experiment says"),
+    }
+    write(given.json, result)
+
+
+if __name__ == "__main__":
+    main()
