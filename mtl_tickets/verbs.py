@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mtl_tickets.experiment import RunSummary
     from mtl_tickets.progress import Progress
+    from mtl_tickets.running import RunSummary
 
 
 def run(
@@ -25,8 +25,9 @@ def run(
     ``overrides`` are ``key.path=value`` texts, as for ``--set``. What a finished run left is found and not computed
     again. Raises :class:`~mtl_tickets.errors.InputError` with everything that is wrong, before anything is trained.
     """
-    from mtl_tickets.experiment import load_experiment, run_experiment
+    from mtl_tickets.experiment import load_experiment
     from mtl_tickets.report.summary import summarise, write_markdown
+    from mtl_tickets.running import run_experiment
 
     loaded = load_experiment(experiment, overrides)
     runs = run_experiment(loaded, seeds=seeds, resume=resume, restart=restart, to=to, progress=progress)

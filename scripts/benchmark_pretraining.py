@@ -10,7 +10,6 @@ sequences of 64, 64 a batch, bf16 autocast, AdamW. The Trainer has its stock col
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from measuring import UNCOUNTED, Stopwatch, machine, rounds, write
+from measuring import UNCOUNTED, Stopwatch, comparison, machine, rounds, write
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -127,16 +126,13 @@ def main() -> None:
         "transformers Trainer": lambda: trainer(text, special, tokenizer, steps),
     }
     speeds = rounds(ways, given.repeats, "tokens/s")
-    medians = {name: statistics.median(values) for name, values in speeds.items()}
-    ratio = medians["mtl_tickets"] / medians["transformers Trainer"]
     result = {
-        "what": "masked-language modelling, BERT 4 x 256, 8 heads, vocabulary 8,192, sequences of 64",
-        "batch": f"{BATCH} x {LENGTH}",
-        **machine("bf16 autocast"),
-        "tokens_a_second": {name: [round(value) for value in values] for name, values in speeds.items()},
-        "ratio_of_medians": round(ratio, 2),
+        "what": "pretraining",
+        "shape": "4x256, 8 heads, vocabulary 8,192",
+        "batch": f"{BATCH} sequences of {LENGTH}",
+        "comparisons": [comparison("masked-language modelling", speeds, "tokens/s", *ways)],
+        **machine("bf16"),
     }
-    print(f"ratio of medians: {ratio:.2f}")
     write(given.json, result)
 
 

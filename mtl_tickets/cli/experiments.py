@@ -12,7 +12,8 @@ from mtl_tickets.cli.console import err, out, same_command_resumed, size_of
 from mtl_tickets.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from mtl_tickets.experiment import Loaded, RunSummary
+    from mtl_tickets.experiment import Loaded
+    from mtl_tickets.running import RunSummary
 
 PANEL = "Experiments"
 
@@ -47,8 +48,9 @@ def run(
     wanted = None if seeds is None else _seeds(seeds)
     console = out()
     with console.status("loading libraries"):
-        from mtl_tickets.experiment import load_experiment, run_experiment
+        from mtl_tickets.experiment import load_experiment
         from mtl_tickets.report.progress import make_progress
+        from mtl_tickets.running import run_experiment
     loaded = load_experiment(experiment, settings or ())
     console.print(f"writing to {loaded.folder}", markup=False, soft_wrap=True)
     with make_progress(console) as progress:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-import pydantic
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
@@ -18,13 +17,12 @@ from mtl_tickets.files import digest, written_whole
 from mtl_tickets.model import store
 from mtl_tickets.model.encoders import encoder_hash, read_config
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
-from mtl_tickets.model.pooling import Pooling
+from mtl_tickets.model.settings import EncoderSettings
 from mtl_tickets.progress import Progress
 from mtl_tickets.recipes.jobs import Look, Scoring, Start, StoppedAfter, Training
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
 from mtl_tickets.recipes.side_by_side import side_by_side
 from mtl_tickets.scoring import score_tasks
-from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.batches import TaskBatches
 from mtl_tickets.tasks.data import TaskData
 from mtl_tickets.tasks.encode import cache_key, tokenizer_fingerprint
@@ -34,26 +32,6 @@ from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.space import StructuredSpace
 from mtl_tickets.training.loop import TrainResult, TrainSettings, total_steps, train
 from mtl_tickets.training.objectives.task_loss import task_loss
-
-
-class EncoderSettings(Settings):
-    """Which pretrained encoder, and how its text and attention are set."""
-
-    name: str = "playground"
-    weights: Literal["pretrained", "random"] = pydantic.Field(
-        "pretrained", description="random: the same shape and tokenizer with weights drawn from the seed, as a baseline"
-    )
-    max_length: pydantic.PositiveInt = 128
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    pooling: Pooling = pydantic.Field(
-        "pooler",
-        description="what heads read: the pooler's output as published, the first token, the mean, or texts: the mean, "
-        "and of a pair, whose texts are then read apart, both means, their difference and product, or aligned: that of "
-        "the embeddings too, and of a pair each token beside the other text's tokens it is like",
-    )
-    dropout: Annotated[float, pydantic.Field(ge=0, lt=1)] | None = pydantic.Field(
-        None, description="inside the encoder; None: as it is configured. Heads have the task's head_dropout"
-    )
 
 
 class Workbench:

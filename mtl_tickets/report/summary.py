@@ -12,7 +12,8 @@ from mtl_tickets.files import write_text
 from mtl_tickets.report.tables import Comparison, comparison, escaped, evaluation_only, markdown
 
 if TYPE_CHECKING:
-    from mtl_tickets.experiment import Loaded, RunSummary
+    from mtl_tickets.experiment import Loaded
+    from mtl_tickets.running import RunSummary
     from mtl_tickets.tasks.data import SelectionSettings
 
 

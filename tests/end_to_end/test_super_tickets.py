@@ -13,9 +13,10 @@ import pytest
 
 from mtl_tickets.errors import CheckpointError, InputError
 from mtl_tickets.evaluation.records import one, read_rows
-from mtl_tickets.experiment import load_experiment, run_experiment
+from mtl_tickets.experiment import load_experiment
 from mtl_tickets.model.store import load
 from mtl_tickets.progress import Silent
+from mtl_tickets.running import run_experiment
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.loop import TrainingDiverged

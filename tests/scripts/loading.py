@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+# as where a script is started: some import what they share
+sys.path.append(str(SCRIPTS))
 
 
 def script(name):

@@ -67,3 +67,46 @@ def test_encoders_stand_side_by_side():
 def test_runs_that_do_not_fit_together_are_refused(other):
     with pytest.raises(CheckpointError, match="must have the seeds, tasks and rows of ours"):
         script("encoder_table").encoder_table({"ours": [encoder_rows(1, 70)], "random": other})
+
+
+def result(**changes):
+    found = {"what": "speed | fp32", "unit": "ms", "of": "ours", "over": "theirs", "ratio": 0.251}
+    found |= {"medians": {"ours": 2.0, "theirs": 1234.5}, "figures": {"ours": [2.0], "theirs": [1234.5]}}
+    return {"shape": "base", "batch": "8 rows", "precision": "fp32", "comparisons": [found | changes]}
+
+
+def test_every_comparison_is_a_line_with_both_figures_and_its_setting():
+    table = script("performance_table").performance_table({"a.json": result(), "b.json": {"what": "no comparisons"}})
+    assert len(table.splitlines()) == 3
+    last = table.splitlines()[-1]
+    assert last == r"| speed \| fp32 | ours / theirs | 0.25 | 2 ms | 1,234 ms | base, 8 rows, fp32 |"
+    assert "bf16" in script("performance_table").performance_table({"a.json": result(precision="bf16")})
+
+
+def test_a_comparison_without_a_field_is_refused():
+    broken = result()
+    del broken["comparisons"][0]["ratio"]
+    with pytest.raises(CheckpointError, match=r"a.json: comparisons\[0\]: must have ratio"):
+        script("performance_table").performance_table({"a.json": broken})
+
+
+def search_rows(seed, scores, chosen, steps):
+    """A task of accuracy whose rung k has ``scores[k]``, looked at before the end; rung 0 is the single-task model."""
+    rows = [row("single", "a", scores[0], seed, "selection", n=100), row("single", "a", 0.5, seed, metric="accuracy")]
+    for rung, (score, taken) in enumerate(zip(scores[1:], steps, strict=True), 1):
+        early = Row("run", f"look-1/ladder/winning-{rung}", "a", "selection", "score", score, 100, seed, 25, "abc")
+        last = Row("run", f"ladder/winning-{rung}", "a", "selection", "score", score, 100, seed, taken, "abc")
+        rows += [early, *([last] if taken > 25 else [])]
+    return [*rows, row("choose", "a", chosen, seed, "selection", "rung")]
+
+
+def test_searches_are_told_apart_by_steps_and_by_how_much_the_choice_costs():
+    benchmark = script("benchmark_search")
+    full = search_rows(1, [70, 75, 80, 60], chosen=2, steps=[100, 100, 100])
+    for scores_of, within in ((1, False), (2, True)):
+        quick = search_rows(1, [70, 75, 80, 60], chosen=scores_of, steps=[100, 25, 25])
+        cell = benchmark.cell(full, quick, "a")
+        assert cell["steps"] == {"all": 300, "halving": 150}
+        assert cell["rungs"] == {"all": 2, "halving": scores_of}
+        assert cell["standard_error"] == 4.0  # sqrt(0.8 * 0.2 / 100)
+        assert cell["within"] is within
