@@ -1,14 +1,17 @@
 """A finished pre-training as the encoder that the package ships: bf16 weights, tokenizer, record, card and loss curve.
 
-    python scripts/ship_encoder.py PRETRAINED mtl_tickets/encoders/mini --figure scripts/results/mini_curve.svg
+    python scripts/ship_encoder.py PRETRAINED mtl_tickets/encoders/mini --rounded-loss LOSS \\
+        --scores scripts/results/encoders.md --figure scripts/results/mini_curve.svg
 
-The card's text of data, licence and limits is below; its numbers come from the record.
+The card's text of data, licence and limits is below; its numbers come from the record, its scores from a file that
+holds a table made by encoder_table.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,12 +54,18 @@ In all {tokens:,} tokens seen, {hours:.1f} hours of training on one core of a sh
 transformers {transformers}. Linear decay, no dropout.
 
 Held-out loss at the end: {held_out:.3f} nats per masked token ({rounded:.3f} with the bfloat16 weights of this folder),
-on {form} in sequences of {length} from stretches of the same text that were kept out. `pretraining.json` has all of the
-curve:
+on {form} in sequences of {length}, from stretches of the same text that were kept out.
+`pretraining.json` has all of the curve:
 
 | tokens seen | held-out sequences | loss, nats per masked token |
 |---:|:---|---:|
 {curve}
+
+## Scores
+
+Fine-tuned on each task alone with few rows; dev metrics x 100. Caps and command: `scripts/results/encoders.md`.
+
+{scores}
 
 ## Limits
 
@@ -65,8 +74,11 @@ It is small and has seen little: it knows words, phrases and their neighbourhood
 """
 
 
-def ship(source: Path, target: Path, rounded_loss: float) -> None:
-    """Writes ``target`` whole. Raises ValueError where it would be larger than the package allows."""
+def ship(source: Path, target: Path, rounded_loss: float, scores: str) -> None:
+    """Writes ``target`` whole. ``scores``: text with one Markdown table.
+
+    Raises ValueError where there is no table, or where the folder would be larger than the package allows.
+    """
     record = cast(dict[str, Any], read_json(source / RECORD))
     network = AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32).to(torch.bfloat16)
     with folder_written_whole(target) as part:
@@ -75,11 +87,18 @@ def ship(source: Path, target: Path, rounded_loss: float) -> None:
             shutil.copyfile(source / name, part / name)
         shipped = _nameless(record) | {"encoder_hash": encoder_hash(network.base_model.float())}
         write_json(part / RECORD, shipped)
-        write_text(part / "README.md", card(target.name, record, network.config, rounded_loss))
+        write_text(part / "README.md", card(target.name, record, network.config, rounded_loss, _table(scores)))
         size = sum(file.stat().st_size for file in part.iterdir())
         if size > MOST_BYTES:
             raise ValueError(f"{target} would have {size:,} bytes, more than {MOST_BYTES:,}")
     print(f"{target}: {size:,} bytes")
+
+
+def _table(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    if not lines:
+        raise ValueError("the text of scores must hold a table")
+    return "\n".join(lines)
 
 
 def _nameless(record: dict[str, Any]) -> dict[str, Any]:
@@ -139,20 +158,21 @@ def told(phase: dict[str, Any], number: int) -> str:
     if settings["optimiser"] == "muon":
         rate = f"{settings['muon_lr']:g} (Muon, matrices) and {rate}"
     begun = f" ({'; '.join(informed)})" if informed else ""
-    return (
+    text = (
         f"{number}. {start}{begun}: masked-language modelling, {settings['mask_share']:.0%} masked{beside}, "
         f"on {_form(settings)}; "
         f"{training['tokens']:,} tokens{planned}, {lengths}; {training['steps']:,} steps of "
         f"{settings['batch_size'] * settings['length'] * settings['accumulate']:,} tokens, peak rate {rate}, "
         f"seed {settings['seed']}"
     )
+    return textwrap.fill(text, width=118, subsequent_indent="   ")
 
 
 def _form(settings: dict[str, Any]) -> str:
     return "pairs of passages" if settings["next_sentence"] else "packed text"
 
 
-def card(name: str, record: dict[str, Any], config: Any, rounded_loss: float) -> str:
+def card(name: str, record: dict[str, Any], config: Any, rounded_loss: float, scores: str) -> str:
     phases, points = phases_of(record), curve_of(record)
     shown = [points[i] for i in sorted({round(k * (len(points) - 1) / 15) for k in range(16)})]
     curve = [f"| {row['tokens']:,} | {row['form']} | {row['held_out_loss']:.3f} |" for row in shown]
@@ -176,6 +196,7 @@ def card(name: str, record: dict[str, Any], config: Any, rounded_loss: float) ->
         held_out=record["held_out_loss"],
         rounded=rounded_loss,
         curve="\n".join(curve),
+        scores=scores,
     )
 
 
@@ -215,9 +236,10 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--rounded-loss", type=float, required=True, help="held-out loss with bfloat16 weights")
+    parser.add_argument("--scores", type=Path, required=True, help="a file with the table of scores")
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()
-    ship(given.source, given.target, given.rounded_loss)
+    ship(given.source, given.target, given.rounded_loss, given.scores.read_text(encoding="utf-8"))
     if given.figure:
         draw(cast(dict[str, Any], read_json(given.source / RECORD)), given.figure)
 

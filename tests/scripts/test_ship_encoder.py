@@ -16,6 +16,9 @@ from .loading import script
 ship_encoder = script("ship_encoder")
 
 
+SCORES = "Some words.\n\n| task | mini |\n|---|---:|\n| a | 1.0 |\n\nMore words.\n"
+
+
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory):
     """An encoder of two phases, shipped; the folder and the second phase's record."""
@@ -39,7 +42,7 @@ def shipped(tmp_path_factory):
         update={"start": str(folder / "one"), "shape": type(first.shape)(), "stop_after": None, "next_sentence": True}
     )
     record = pretrain(second, folder / "two", cache=folder / "cache")
-    ship_encoder.ship(folder / "two", folder / "mini", 1.2345)
+    ship_encoder.ship(folder / "two", folder / "mini", 1.2345, SCORES)
     return folder / "mini", record
 
 
@@ -63,9 +66,11 @@ def test_record_and_card_tell_of_both_phases_and_of_no_folder(shipped):
     assert str(folder.parent) not in json.dumps(kept)
     assert kept["encoder_hash"] == encoder_hash(load_encoder(folder))
     card = (folder / "README.md").read_text()
+    assert "\n\n| task | mini |\n|---|---:|\n| a | 1.0 |\n\n## Limits" in card
+    assert max(len(line) for line in card.splitlines()) <= 120
     first, second = record["started_from"]["training"]["tokens"], record["training"]["tokens"]
     for told in (f"{first:,} tokens of 20,000 that", f"{second:,} tokens", f"{first + second:,} tokens seen", "(1.234"):
-        assert told in card
+        assert told in " ".join(card.split())
     rows = [line for line in card.splitlines() if line.startswith("| ") and "tokens |" in line and line[2].isdigit()]
     seen = [int(row.split("|")[1].replace(",", "")) for row in rows]
     assert seen == sorted(seen) and seen[-1] == first + second
@@ -84,5 +89,12 @@ def test_too_large_is_refused_and_leaves_nothing(shipped, tmp_path, monkeypatch)
     folder, _ = shipped
     monkeypatch.setattr(ship_encoder, "MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="more than 1,000"):
-        ship_encoder.ship(folder.parent / "two", tmp_path / "mini", 1.0)
+        ship_encoder.ship(folder.parent / "two", tmp_path / "mini", 1.0, SCORES)
+    assert not (tmp_path / "mini").exists()
+
+
+def test_scores_without_a_table_are_refused(shipped, tmp_path):
+    folder, _ = shipped
+    with pytest.raises(ValueError, match="must hold a table"):
+        ship_encoder.ship(folder.parent / "two", tmp_path / "mini", 1.0, "no table")
     assert not (tmp_path / "mini").exists()
