@@ -42,15 +42,17 @@ def tokenizer() -> Any:
     return load_tokenizer(resolve_encoder("mini"))
 
 
-def encoded_rows(root: Path, rows: Mapping[str, int]) -> dict[str, EncodedTask]:
-    """So many training rows, or all where there are fewer, drawn from the tasks of ``root`` (the official layout)."""
-    split = tokenizer()
+def encoded_rows(root: Path, rows: Mapping[str, int], *, dev: bool = False) -> dict[str, EncodedTask]:
+    """So many training rows (or rows of the first dev split), or all where there are fewer, drawn from the tasks of
+    ``root`` (the official layout)."""
+    words = tokenizer()
     tasks = {}
     for name, wanted in rows.items():
         spec = load_task(name)
-        there = read_rows(spec, "train", DataSettings(source="folder", root=str(root)))
+        split = spec.dev_splits[0] if dev else "train"
+        there = read_rows(spec, split, DataSettings(source="folder", root=str(root)))
         drawn = np.sort(np.random.default_rng(0).permutation(len(there))[:wanted])
-        tasks[name] = encode(spec, "train", there.select(drawn), split, MAX_LENGTH, None)
+        tasks[name] = encode(spec, split, there.select(drawn), words, MAX_LENGTH, None)
     return tasks
 
 
