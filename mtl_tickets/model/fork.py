@@ -11,7 +11,7 @@ under every architecture and attention implementation. The answers are those of 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -65,18 +65,17 @@ class Fork:
 def forked(encoder: nn.Module, gates: Gates, fork: Fork, rows: int) -> Iterator[None]:
     """Inside, a forward pass over ``rows`` rows gives the hidden states of every group of the last layer, group after
     group: [groups * rows, S, d]."""
-    anatomy = anatomy_of(encoder)
+    anatomy, width = anatomy_of(encoder), dimensions_of(encoder.config).head_width
     layers = encoder.get_submodule(anatomy.layers)
     assert isinstance(layers, nn.ModuleList)  # anatomy_of has looked
-    width = dimensions_of(encoder.config).head_width
     before = list(layers)
+    leaders = [fork.leaders(number) for number in range(len(before))]
     try:
         for number, layer in enumerate(before):
-            groups = [gates.dropped(task, number) for task in fork.leaders(number)]
-            if len(groups) > 1 or any(groups):
-                slim = [_without(anatomy, layer, dropped, width) for dropped in groups]
-                layers[number] = _ForGroups(layer, fork.origins(number), rows, slim, gates, number)
-        with gates.on_groups([fork.leaders(layer) for layer in range(len(fork.sizes))], rows):
+            if len(leaders[number]) > 1 or gates.zeros(leaders[number][0], number):
+                slim = [_Slim(anatomy, layer, width, gates, task, number) for task in leaders[number]]
+                layers[number] = _ForGroups(layer, fork.origins(number), rows, slim)
+        with gates.on_groups(leaders, rows):
             yield
     finally:
         for number, layer in enumerate(before):
@@ -90,64 +89,70 @@ TOKENS_A_COPY = 64
 
 @dataclass(frozen=True)
 class _Slim:
-    """A layer without what a group drops. ``make`` copies; ``kept`` and ``saved`` count weights."""
+    """A layer without what a task drops there."""
 
-    make: Callable[[], dict[str, torch.Tensor]]
-    kept: float
-    saved: float
+    anatomy: Anatomy
+    layer: nn.Module
+    head_width: int
+    gates: Gates
+    task: int
+    number: int
 
+    def weighed(self) -> tuple[float, float] | None:
+        """Weights that need not be used, and weights to copy for that; ``None`` where copies cannot stand for the
+        gates: a gate is neither 0 nor 1, or a weight is no plain parameter (but parametrised, quantised, ...)."""
+        saved = copied = 0.0
+        zeros = self.gates.zeros(self.task, self.number)
+        if any(share is None for share in zeros.values()):
+            return None
+        heads, block = zeros.get("heads"), 1.0 if "ffn" in zeros else zeros.get("neurons")
+        for share, parts in ((heads, _HEAD_PARTS), (block, _BLOCK_PARTS)):
+            if share is None:
+                continue
+            for part in parts:
+                module = self.anatomy.find(self.layer, part)
+                if not isinstance(module, nn.Linear) or any(module._parameters.get(n) is None for n in _LINEAR):
+                    return None
+                saved, copied = saved + share * module.weight.numel(), copied + (1 - share) * module.weight.numel()
+        return saved, copied
 
-def _without(anatomy: Anatomy, layer: nn.Module, dropped: Mapping[str, torch.Tensor], width: int) -> _Slim | None:
-    """The layer without the units whose gates are 0; ``None`` where a gate is neither 0 nor 1."""
-    if any(not bool(((gate == 0) | (gate == 1)).all()) for gate in dropped.values()):
-        return None
-    weights: dict[str, torch.Tensor] = dict(layer.named_parameters())
-    heads, no_block = dropped.get("heads"), "ffn" in dropped
-    neurons = None if no_block else dropped.get("neurons")
-    saved = 0.0
-    if heads is not None:
-        saved += 4 * weights[f"{anatomy.attention_output}.weight"].numel() * _share_of_zeros(heads)
-    if no_block or neurons is not None:
-        saved += 2 * weights[f"{anatomy.ffn_out}.weight"].numel() * (1 if neurons is None else _share_of_zeros(neurons))
-
-    def make() -> dict[str, torch.Tensor]:
+    def make(self) -> dict[str, torch.Tensor]:
+        """The weights that change, by name."""
+        dropped, anatomy = self.gates.dropped(self.task, self.number), self.anatomy
+        weights: dict[str, torch.Tensor] = dict(self.layer.named_parameters())
         changed = dict(weights)
-        if heads is not None:
-            places = heads.nonzero().flatten().tolist()
+        if "heads" in dropped:
+            places = dropped["heads"].nonzero().flatten().tolist()
             # attention over no head has no shape: one head that is multiplied by zeros leaves the bias alone as well
-            keep_heads(changed, anatomy, places or [0], width)
+            keep_heads(changed, anatomy, places or [0], self.head_width)
             if not places:
                 name = f"{anatomy.attention_output}.weight"
                 changed[name] = torch.zeros_like(changed[name])
-        if no_block or neurons is not None:
-            places = [] if neurons is None else neurons.nonzero().flatten().tolist()
-            keep_neurons(changed, anatomy, places, padded_width(len(places)))
-        if no_block:
+        if "ffn" in dropped:
+            keep_neurons(changed, anatomy, [], padded_width(0))
             name = f"{anatomy.ffn_out}.bias"
             changed[name] = torch.zeros_like(changed[name])
+        elif "neurons" in dropped:
+            places = dropped["neurons"].nonzero().flatten().tolist()
+            keep_neurons(changed, anatomy, places, padded_width(len(places)))
         return {name: tensor for name, tensor in changed.items() if tensor is not weights[name]}
 
-    return _Slim(make, sum(tensor.numel() for tensor in weights.values()) - saved, saved)
 
-
-def _share_of_zeros(gate: torch.Tensor) -> float:
-    return float((gate == 0).float().mean())
+_HEAD_PARTS, _BLOCK_PARTS = ("query", "key", "value", "attention_output"), ("ffn_in", "ffn_out")
+_LINEAR = ("weight", "bias")
 
 
 class _ForGroups(nn.Module):
     """Stands for a layer with several groups, or with one that drops units."""
 
-    def __init__(
-        self, layer: nn.Module, origins: list[int], rows: int, slim: list[_Slim | None], gates: Gates, number: int
-    ):
+    def __init__(self, layer: nn.Module, origins: list[int], rows: int, slim: list[_Slim]):
         super().__init__()
-        self.layer, self.origins, self.rows, self.gates, self.number = layer, origins, rows, gates, number
-        self.slim = [found for found in slim if found is not None]
+        self.layer, self.origins, self.rows, self.slim = layer, origins, rows, slim
 
     def forward(self, hidden: torch.Tensor, *others: Any, **named: Any) -> torch.Tensor:
-        if self._copies_pay(self.rows * hidden.shape[1]):
+        if self._copies_pay(hidden):
             from_below = hidden.split(self.rows)
-            with self.gates.off_in(self.number):
+            with self.slim[0].gates.off_in(self.slim[0].number):
                 answers = [
                     torch.func.functional_call(self.layer, slim.make(), (from_below[origin], *others), named)
                     for slim, origin in zip(self.slim, self.origins, strict=True)
@@ -159,11 +164,14 @@ class _ForGroups(nn.Module):
         named = {name: self._for_all(value) for name, value in named.items()}
         return self.layer(hidden, *map(self._for_all, others), **named)
 
-    def _copies_pay(self, tokens: int) -> bool:
-        """Whether what groups drop saves more than the copies without it cost."""
-        if len(self.slim) < len(self.origins):
+    def _copies_pay(self, hidden: torch.Tensor) -> bool:
+        """Whether what groups drop saves more than the copies without it cost. On other devices than the CPU that was
+        not measured, and units are masked."""
+        if hidden.device.type != "cpu":
             return False
-        return tokens * sum(slim.saved for slim in self.slim) > TOKENS_A_COPY * sum(slim.kept for slim in self.slim)
+        weighed = [slim.weighed() for slim in self.slim]
+        saved, copied = (sum(found[i] for found in weighed if found is not None) for i in (0, 1))
+        return None not in weighed and self.rows * hidden.shape[1] * saved > TOKENS_A_COPY * copied
 
     def _for_all(self, value: Any) -> Any:
         """A mask of the text's rows, for every group; anything else as it is."""

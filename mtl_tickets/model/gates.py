@@ -156,6 +156,7 @@ class Gates:
         self._columns: dict[str, list[torch.Tensor]] = {}
         self._sizes: dict[str, list[int]] = {}
         self._gated: dict[str, list[list[int]]] = {}
+        self._zeros: dict[str, list[list[float | None]]] = {}
         self._on_device: dict[tuple[torch.device, torch.dtype], dict[str, torch.Tensor]] = {}
         for part, values in self.table.items():
             # the columns of units that are there, layers side by side: one gather serves all layers
@@ -177,6 +178,13 @@ class Gates:
                     if self._sites[part][layer] is not None and bool((column[task] != 1).any())
                 ]
                 for task in range(self.tasks)
+            ]
+
+            self._zeros[part] = [
+                [share if binary else None for share, binary in zip(shares, all_binary, strict=True)]
+                for shares, all_binary in (
+                    ((c == 0).float().mean(1).tolist(), ((c == 0) | (c == 1)).all(1).tolist()) for c in columns
+                )
             ]
 
     def masks(self, tasks: Sequence[int]) -> bool:
@@ -249,6 +257,10 @@ class Gates:
         return {
             part: columns[layer][task] for part, columns in self._columns.items() if layer in self._gated[part][task]
         }
+
+    def zeros(self, task: int, layer: int) -> dict[str, float | None]:
+        """For each part of :meth:`dropped` the share of its gates that are 0; ``None`` where one is neither 0 nor 1."""
+        return {part: zeros[layer][task] for part, zeros in self._zeros.items() if layer in self._gated[part][task]}
 
     @contextlib.contextmanager
     def off_in(self, layer: int) -> Iterator[None]:

@@ -223,7 +223,12 @@ class MultiTaskModel(nn.Module):
         tickets = nullcontext() if self.gates.active or not self.gates.masks(present) else self.gates.on(segments)
         with embedded(self.encoder, self.pooling == "aligned") as below, tickets:
             output = self.encoder(**inputs)
-        logits = self._answers(output, below, attention_mask, token_type_ids, segments)
+        logits = []
+        for task, start, stop in segments:
+            rows = slice(start, stop)
+            types = None if token_type_ids is None else token_type_ids[rows]
+            first = below[0][rows] if below else None
+            logits.append(self._answer(task, output, rows, first, attention_mask[rows], types))
         if self.training and _several_processes():
             # every process must have a gradient for every head, or the reduction waits for ever
             absent = [head for i, head in enumerate(self.heads.values()) if i not in present]
@@ -243,21 +248,27 @@ class MultiTaskModel(nn.Module):
         They are those of :meth:`forward` for each task; layers in which tickets agree are computed once
         (:mod:`mtl_tickets.model.fork`). ``input_ids``, ``attention_mask``, ``token_type_ids``: int64 [B, S].
 
-        Raises :class:`InputError` for a task the model does not have.
+        Gates that were put on outside hold for every task, as in :meth:`forward`.
+
+        Raises :class:`InputError` for a task the model does not have, and where there are no tasks or no rows.
         """
         names = [info.name for info in self.tasks] if tasks is None else list(dict.fromkeys(tasks))
         numbers, rows = [self.task_index(name) for name in names], input_ids.shape[0]
+        if not names or not rows:
+            found = f"{len(names)} tasks, {rows} rows"
+            raise InputError(Problem("there must be a task to answer and a row to answer for", found=found))
         fork = Fork.of(self.gates, numbers)
-        with forked(self.encoder, self.gates, fork, rows), embedded(self.encoder, self.pooling == "aligned") as below:
+        groups = (0,) * len(numbers) if self.gates.active else fork.groups[-1]
+        parts = nullcontext() if self.gates.active else forked(self.encoder, self.gates, fork, rows)
+        with parts, embedded(self.encoder, self.pooling == "aligned") as below:
             output = self.encoder(**self._inputs(input_ids, attention_mask, token_type_ids, numbers))
-        segments = [
-            (task, group * rows, (group + 1) * rows) for task, group in zip(numbers, fork.groups[-1], strict=True)
-        ]
-        groups = fork.sizes[-1]
-        mask = attention_mask.repeat(groups, 1)
-        all_types = None if token_type_ids is None else token_type_ids.repeat(groups, 1)
-        below = [states.repeat(groups, 1, 1) for states in below]
-        return dict(zip(names, self._answers(output, below, mask, all_types, segments), strict=True))
+        first = below[0] if below else None
+        return {
+            name: self._answer(
+                task, output, slice(group * rows, (group + 1) * rows), first, attention_mask, token_type_ids
+            )
+            for name, task, group in zip(names, numbers, groups, strict=True)
+        }
 
     def _inputs(
         self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor | None, tasks: Sequence[int]
@@ -273,8 +284,10 @@ class MultiTaskModel(nn.Module):
     def _apart(self, mask: torch.Tensor, types: torch.Tensor) -> dict[str, torch.Tensor]:
         """Texts side by side in a row as if each were alone in it, but for the second one's missing [CLS]."""
         seen = (types[:, :, None] == types[:, None, :]) & (mask[:, None, :] == 1)
-        # what attention adds to its scores, [B, 1, S, S]
-        added = torch.where(seen, 0.0, torch.finfo(torch.float32).min).unsqueeze(1)
+        # what attention adds to its scores, [B, 1, S, S], in the encoder's type
+        kind = next(self.encoder.parameters()).dtype
+        added = torch.zeros(seen.shape, dtype=kind, device=seen.device).masked_fill(~seen, torch.finfo(kind).min)
+        added = added.unsqueeze(1)
         first = (mask * (1 - types)).sum(1, keepdim=True)
         places = torch.arange(mask.shape[1], device=mask.device) - types * (first - 1)
         if self.anatomy.places_after_padding:
@@ -285,29 +298,25 @@ class MultiTaskModel(nn.Module):
         """Whether a head among these tasks' is given both texts of a pair."""
         return self.pooling in APART and any(self.tasks[task].texts == 2 for task in tasks)
 
-    def _answers(
+    def _answer(
         self,
+        task: int,
         output: Any,
-        below: list[torch.Tensor],
+        rows: slice,
+        below: torch.Tensor | None,
         mask: torch.Tensor,
         types: torch.Tensor | None,
-        segments: Sequence[Segment],
-    ) -> list[torch.Tensor]:
-        """The logits of each segment's task on the segment's rows of the encoder's output, float32. ``below``: what
-        went into the first layer, where it is needed."""
-        last = output.last_hidden_state
-        answers = []
-        for task, start, stop in segments:
-            rows = slice(start, stop)
-            if self.pooling == "pooler":
-                pooled = output.pooler_output[rows] if self.own_pooler is None else self.own_pooler(last[rows])
-            elif self.pooling == "first":
-                pooled = last[rows, 0]
-            else:
-                kinds = types[rows] if types is not None and self._compares([task]) else None
-                pooled = read(self.pooling, below[0][rows] if below else None, last[rows], mask[rows], kinds)
-            answers.append(self.heads[self.tasks[task].name](pooled).float())
-        return answers
+    ) -> torch.Tensor:
+        """The task's logits for some rows of the encoder's output, float32. ``below`` (what went into the first layer,
+        where the pooling wants it), ``mask`` and ``types`` are of these rows alone."""
+        last = output.last_hidden_state[rows]
+        if self.pooling == "pooler":
+            pooled = output.pooler_output[rows] if self.own_pooler is None else self.own_pooler(last)
+        elif self.pooling == "first":
+            pooled = last[:, 0]
+        else:
+            pooled = read(self.pooling, below, last, mask, types if self._compares([task]) else None)
+        return self.heads[self.tasks[task].name](pooled).float()
 
 
 def _several_processes() -> bool:

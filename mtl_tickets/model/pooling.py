@@ -52,17 +52,21 @@ def compared(hidden: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> to
 
 
 def aligned(hidden: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """[B, 4 d]: |h - m| and h * m, the means over the one text and over the other. Float32 whatever the precision
-    around it: the cosines decide. Where a text has no token there is nothing to be like, and m is 0."""
+    """[B, 4 d]: |h - m| and h * m, the means over the one text and over the other.
+
+    Computed in float32 whatever the precision around it: the cosines decide. Where a text has no token there is nothing
+    to be like, and m is 0.
+    """
     with torch.autocast(hidden.device.type, enabled=False):
-        hidden = hidden.float()
+        kind, hidden = hidden.dtype, hidden.float()
         length = functional.normalize(hidden, dim=-1)
         across = (one[:, :, None] * other[:, None, :] + other[:, :, None] * one[:, None, :]) > 0
         likeness = (length @ length.transpose(1, 2)) * SHARPNESS
         weights = likeness.masked_fill(~across, torch.finfo(torch.float32).min).softmax(-1) * across
         mixture = weights @ hidden
         differences, products = (hidden - mixture).abs(), hidden * mixture
-        return torch.cat([mean(values, text) for values in (differences, products) for text in (one, other)], dim=1)
+        means = [mean(values, text) for values in (differences, products) for text in (one, other)]
+        return torch.cat(means, dim=1).to(kind)
 
 
 def read(

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from tiny_models import CONFIGS, KINDS, LAYERS, WIDTH, largest, make_batch, make_model, make_ticket, some_tickets
+from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl_tickets.errors import InputError
@@ -13,7 +14,7 @@ from mtl_tickets.model.pooling import APART
 ROWS = 5
 
 
-@pytest.fixture(autouse=True, params=[0, 10**9], ids=["copies", "masks"])
+@pytest.fixture(autouse=True, params=[0, float("inf")], ids=["copies", "masks"])
 def way(request, monkeypatch):
     """Units that a group drops are left out of copies of the weights, or masked."""
     monkeypatch.setattr(fork_module, "TOKENS_A_COPY", request.param)
@@ -181,3 +182,32 @@ def test_a_layer_that_loses_everything_adds_its_biases_alone(name):
     table["ffn"][:, 1] = 0
     model.gates.set_table(table)
     assert same(model.forward_all(**text), one_by_one(model, text))
+
+
+def test_weights_that_are_no_plain_parameters_are_masked():
+    model = make_model()
+    layer = layers_of(model.encoder)[1]
+    prune.l1_unstructured(layer.attention.output.dense, "weight", amount=0.3)
+    prune.l1_unstructured(layer.output.dense, "weight", amount=0.3)
+    model.set_tickets(some_tickets(model, neurons=True))
+    text = text_of(model)
+    assert same(model.forward_all(**text), one_by_one(model, text))
+
+
+def test_gates_put_on_outside_hold_for_every_task():
+    model = make_model()
+    model.set_tickets(some_tickets(model))
+    text = text_of(model)
+    with model.gates.off():
+        dense = one_by_one(model, text)
+        assert same(model.forward_all(**text), dense)
+    assert not same(model.forward_all(**text), dense)
+
+
+def test_nothing_to_answer_is_refused():
+    model = make_model()
+    text = text_of(model)
+    with pytest.raises(InputError, match="0 tasks, 5 rows"):
+        model.forward_all(**text, tasks=[])
+    with pytest.raises(InputError, match="3 tasks, 0 rows"):
+        model.forward_all(**{name: value[:0] for name, value in text.items()})
