@@ -1,9 +1,9 @@
 """A configuration: read, checked, and the name of the folder of its run directories, one a seed.
 
 The folder's name is the experiment's name and a hash of the settings that differ from their defaults; a new option
-with a default renames no old run. What does not change the numbers (where output goes, which seeds, where data lies)
-is not hashed. What the data and the encoder hold is not known before they are read: the run directory keeps keys of
-it, and refuses to go on with other content.
+with a default renames no old run, a default that changes numbers renames all (:data:`DEFAULTS`). What does not change
+the numbers (where output goes, which seeds, where data lies) is not hashed. What the data and the encoder hold is not
+known before they are read: the run directory keeps keys of it, and refuses to go on with other content.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ else:
     AnyRecipe = one_of(RECIPES)
 
 
+# how often a default was changed in a way that changes numbers. 2: finer lengths that batches are padded to
+DEFAULTS = 2
 # settings that change no number: how a run is done and described, and where it finds and leaves things
 UNDECIDING: dict[str, Any] = {
     **dict.fromkeys(("seeds", "output", "cache", "description", "workers"), True),
@@ -100,7 +102,7 @@ class Loaded:
             }
             for spec in self.tasks.values()
         ]
-        self.digest = digest([self.experiment.deciding(), tasks], length=10)
+        self.digest = digest([DEFAULTS, self.experiment.deciding(), tasks], length=10)
 
     def sources(self, spec: TaskSpec) -> dict[str, Source]:
         """Where each split that a run reads comes from. A split that no source has is left out: reading says so."""

@@ -5,13 +5,15 @@
 Both searches are run by `mtl-tickets run` (stopped, it goes on where it was). Of each task and seed: optimiser steps
 of the ladder; the rung chosen; and, where the two choices differ, how far the rung that halving chose lies below the
 best by the selection score of the full search, in standard errors of the best one's score. A standard error follows
-from the number of selection rows: that of a share for accuracy and F1, (1 - r^2) / sqrt(n) for correlations.
+from the number of selection rows: that of a share for accuracy and F1, (1 - r^2) / sqrt(n) for correlations. It is that
+of one score, as in the rule of one standard error; of the difference of two scores on the same rows it would be less.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -22,31 +24,31 @@ from measuring import machine, write
 
 from mtl_tickets.evaluation.records import Row, one, read_rows, select
 from mtl_tickets.experiment import load_experiment
-from mtl_tickets.locate import runs_in
 
 WAYS = {
     "all": ["recipe.search.kind=all"],
     "halving": ["recipe.search.kind=halving"],
 }
+# a rung trained to the end, or looked at on the way
+RUNG = re.compile(r"(?:look-\d+/)?ladder/winning-(\d+)")
 CORRELATIONS = ("matthews", "pearson", "spearman")
 
 
 def searched(experiment: str, way: str, output: Path, seeds: str, overrides: list[str]) -> list[list[Row]]:
     """The rows of each seed."""
     settings = [*overrides, *WAYS[way], f"output={output / way}"]
+    folder = load_experiment(experiment, settings).folder
     command = [sys.executable, "-m", "mtl_tickets", "run", experiment, "--seeds", seeds, "--to", "choose", "--resume"]
     subprocess.run([*command, *(part for setting in settings for part in ("--set", setting))], check=True)
-    (run,) = (path for path in (output / way).iterdir() if path.is_dir())
-    return [read_rows(seed / "results.jsonl") for seed in runs_in(run)]
+    return [read_rows(folder / f"seed-{seed}" / "results.jsonl") for seed in seeds.split(",")]
 
 
 def ladder_steps(rows: list[Row], task: str) -> int:
     """Optimiser steps of a task's rungs: those at the last that is known of each."""
     last: dict[str, int] = {}
     for row in select(rows, task=task):
-        before, ladder, rung = row.stage.partition("ladder/winning-")
-        if ladder and before in ("", *(f"look-{number}/" for number in range(1, 10))):
-            last[rung] = max(row.step, last.get(rung, 0))
+        if found := RUNG.fullmatch(row.stage):
+            last[found[1]] = max(row.step, last.get(found[1], 0))
     return sum(last.values())
 
 
@@ -99,13 +101,18 @@ def main() -> None:
         cell(full, quick, task) for full, quick in zip(rows["all"], rows["halving"], strict=True) for task in tasks
     ]
     steps = {way: sum(found["steps"][way] for found in cells) for way in WAYS}
-    equal = statistics.fmean(found["rungs"]["all"] == found["rungs"]["halving"] for found in cells)
+    differing = [found["within"] for found in cells if found["rungs"]["all"] != found["rungs"]["halving"]]
     result = {
         "what": "search",
         "experiment": load_experiment(given.experiment).experiment.name,
         "settings": given.set,
         "steps": steps | {"share": round(steps["halving"] / steps["all"], 4)},
-        "choices": {"equal": round(equal, 4), "within": round(statistics.fmean(f["within"] for f in cells), 4)},
+        "choices": {
+            "all": len(cells),
+            "equal": len(cells) - len(differing),
+            "differing_within_one_standard_error": sum(differing),
+            "equal_or_within": round(statistics.fmean(found["within"] for found in cells), 4),
+        },
         "cells": cells,
         **machine("as the experiment says"),
     }

@@ -7,14 +7,16 @@ A BERT with random weights (speed does not depend on them), fp32, sdpa, rows wit
 - the dense model against models from which heads and neurons were removed, and whole feed-forward blocks; the removed
   units' share of the multiply-adds beside the share of the time that they were; outputs against the masked model's;
 - the smaller model saved, read in a new process and exported to ONNX: outputs again, and ONNX Runtime's latency;
-- eight tasks on the same text, together against eight masked passes: tickets of three quarters of the units that agree
-  in the lower half of the layers, and such tickets that agree nowhere. (Tickets that agree in the lower half and drop
-  nothing could not come below 9/16.)
+- eight tasks on the same text, together against eight masked passes and against passes of eight smaller models, one a
+  task: tickets of three quarters of the heads and of the blocks of every half that agree in the lower half of the
+  layers, and such tickets that agree nowhere. (Tickets that agree in the lower half and drop nothing could not come
+  below 9/16.)
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 import subprocess
 import sys
 import tempfile
@@ -43,6 +45,7 @@ TASKS, TASK = 8, "mnli"
 # the share of the units that tickets of tasks on the same text keep
 KEPT = 0.75
 Text = dict[str, torch.Tensor]
+Answers = dict[str, torch.Tensor]
 # a new process: reads the folder and the inputs, writes what the model answers
 READER = """
 import sys, torch
@@ -183,7 +186,7 @@ def served(models: dict[str, MultiTaskModel], text: Text, repeats: int, times: i
     figures = rounds(ways, repeats, "ms")
     return [
         comparison("latency in ONNX Runtime after removal", figures, "ms", "dense", name)
-        | {"difference_from_torch": differences[name]}
+        | {"difference_from_torch": differences[name], "device": {"kind": "cpu", "name": platform.machine()}}
         for name in list(sessions)[1:]
     ]
 
@@ -196,40 +199,49 @@ def together(shape: str, tokens: int, rows: int, repeats: int, times: int) -> li
     comparisons = []
     for what, from_layer in (("agree in the lower half", layers // 2), ("agree nowhere", 0)):
         made.set_tickets(parting(made, from_layer))
+        small = {name: compact(made, tasks=[name]) for name in names}
         one_by_one = [[(number, 0, rows)] for number in range(TASKS)]
 
-        def separate(segments: list[list[tuple[int, int, int]]] = one_by_one) -> dict[str, torch.Tensor]:
+        def masked(segments: list[list[tuple[int, int, int]]] = one_by_one) -> Answers:
             return {name: made(**text, segments=of)[0] for name, of in zip(names, segments, strict=True)}
 
-        def at_once() -> dict[str, torch.Tensor]:
+        def smaller(models: dict[str, MultiTaskModel] = small) -> Answers:
+            return {name: of(**text, segments=[(0, 0, rows)])[0] for name, of in models.items()}
+
+        def at_once() -> Answers:
             return made.forward_all(**text)
 
         with torch.inference_mode():
-            unlike = largest(at_once(), separate())
+            unlike = largest(at_once(), masked())
         ways = {
             "together": lambda: seconds(at_once, times) * 1000,
-            "a pass for each": lambda: seconds(separate, times) * 1000,
+            "a masked pass for each": lambda: seconds(masked, times) * 1000,
+            "a smaller model for each": lambda run=smaller: seconds(run, times) * 1000,
         }
         figures: Figures = rounds(ways, repeats, "ms")
-        found = comparison(f"8 tasks on the same text, tickets {what}", figures, "ms", *ways)
-        comparisons.append(found | {"difference": unlike})
+        kept = float(np.mean([ticket.units[part].mean() for ticket in made.tickets.values() for part in ticket.units]))
+        told = {"difference": unlike, "kept_units": round(kept, 4)}
+        for other in list(ways)[1:]:
+            found = comparison(f"8 tasks on the same text, tickets {what}", figures, "ms", "together", other)
+            comparisons.append(found | told)
     return comparisons
 
 
 def parting(made: MultiTaskModel, from_layer: int) -> dict[str, Ticket]:
-    """Tickets of about ``KEPT`` of the heads and of the blocks: one below ``from_layer``, each its own from there."""
-    shapes = made.space.parts
+    """Tickets of ``KEPT`` of the heads of every layer and of the blocks of either half: one below ``from_layer``, each
+    its own from there."""
+    (layers, heads), half = made.space.parts["heads"], made.space.parts["ffn"][0] // 2
 
     def drawn(seed: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(seed)
-        units = {part: rng.random(shape) < KEPT for part, shape in shapes.items()}
-        units["heads"][:, seed % shapes["heads"][1]] = True
-        return units
+        of_layers = [rng.permutation(heads) < round(KEPT * heads) for _ in range(layers)]
+        blocks = [rng.permutation(size) < round(KEPT * size) for size in (half, layers - half)]
+        return {"heads": np.stack(of_layers), "ffn": np.concatenate(blocks)}
 
     tickets, common = {}, drawn(0)
     for number, task in enumerate(made.tasks, 1):
         own = drawn(number)
-        for part in shapes:
+        for part in own:
             own[part][:from_layer] = common[part][:from_layer]
         tickets[task.name] = Ticket(made.space, own)
     return tickets

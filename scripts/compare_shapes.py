@@ -97,7 +97,7 @@ HEADINGS = (
     "vocabulary",
     "MB in bf16",
     "M tokens",
-    "10^12 multiply-adds",
+    "10^12 multiply-adds forward",
     "minutes",
     "nats a masked token",
     "characters a token",

@@ -2,7 +2,7 @@
 
     python scripts/performance_table.py scripts/results/*.json
 
-A line for each comparison of each file that has any; a ratio is the median over rounds of the ratio within a round.
+A line for each comparison of each file; a ratio is the median over rounds of the ratio within a round.
 """
 
 from __future__ import annotations
@@ -17,28 +17,37 @@ from mtl_tickets.files import read_json
 from mtl_tickets.report.tables import escaped
 
 HEADINGS = ("what", "A / B", "ratio", "A", "B", "with")
-# what a comparison must tell
-FIELDS = ("what", "unit", "of", "over", "ratio", "medians", "figures")
 
 
-def performance_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """``results``: file -> what a benchmark wrote. Raises :class:`CheckpointError` for a comparison without a field."""
+def performance_table(results: Mapping[str, Any]) -> str:
+    """``results``: file -> what a benchmark wrote. Raises :class:`CheckpointError` for a file that is no such thing or
+    holds no comparison."""
     lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|---:|---:|---:|---|"]
     for file, result in results.items():
-        for number, found in enumerate(result.get("comparisons", [])):
-            missing = [field for field in FIELDS if field not in found]
-            if missing:
-                raise CheckpointError(Problem(f"must have {missing[0]}", file, f"comparisons[{number}]", list(found)))
-            setting = [result.get("shape"), result.get("batch"), found.get("precision", result.get("precision"))]
-            cells = [
-                found["what"],
-                f"{found['of']} / {found['over']}",
-                f"{found['ratio']:.2f}",
-                *(f"{found['medians'][way]:,.4g} {found['unit']}" for way in (found["of"], found["over"])),
-                ", ".join(str(part) for part in setting if part),
-            ]
-            lines.append(f"| {' | '.join(map(escaped, cells))} |")
+        try:
+            comparisons = result["comparisons"]
+            if not comparisons:
+                raise ValueError("no comparison")
+            lines += [f"| {' | '.join(map(escaped, _cells(result, found)))} |" for found in comparisons]
+        except (TypeError, KeyError, ValueError) as error:
+            rule = f"must be what a benchmark with comparisons wrote ({type(error).__name__}: {error})"
+            raise CheckpointError(Problem(rule, file)) from None
     return "\n".join(lines)
+
+
+def _cells(result: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """A comparison's line. What it says of device and precision counts before what its file says."""
+    device = found.get("device", result["device"])
+    setting = [result.get("shape"), result.get("batch"), found.get("precision", result["precision"]), device["name"]]
+    if device["kind"] == "cpu":
+        setting[-1] = f"{result['threads']} thread{'s' * (result['threads'] != 1)} of {setting[-1]}"
+    return [
+        found["what"],
+        f"{found['of']} / {found['over']}",
+        f"{found['ratio']:.3g}",
+        *(f"{found['medians'][way]:,.4g} {found['unit']}" for way in (found["of"], found["over"])),
+        ", ".join(str(part) for part in setting if part),
+    ]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -70,24 +70,28 @@ def test_runs_that_do_not_fit_together_are_refused(other):
 
 
 def result(**changes):
-    found = {"what": "speed | fp32", "unit": "ms", "of": "ours", "over": "theirs", "ratio": 0.251}
+    found = {"what": "speed | fp32", "unit": "ms", "of": "ours", "over": "theirs", "ratio": 0.0251}
     found |= {"medians": {"ours": 2.0, "theirs": 1234.5}, "figures": {"ours": [2.0], "theirs": [1234.5]}}
-    return {"shape": "base", "batch": "8 rows", "precision": "fp32", "comparisons": [found | changes]}
+    setting = {"shape": "base", "batch": "8 rows", "precision": "fp32", "threads": 2}
+    return setting | {"device": {"kind": "cpu", "name": "x86_64"}, "comparisons": [found | changes]}
 
 
 def test_every_comparison_is_a_line_with_both_figures_and_its_setting():
-    table = script("performance_table").performance_table({"a.json": result(), "b.json": {"what": "no comparisons"}})
-    assert len(table.splitlines()) == 3
-    last = table.splitlines()[-1]
-    assert last == r"| speed \| fp32 | ours / theirs | 0.25 | 2 ms | 1,234 ms | base, 8 rows, fp32 |"
-    assert "bf16" in script("performance_table").performance_table({"a.json": result(precision="bf16")})
+    table = script("performance_table").performance_table
+    lines = table({"a.json": result(), "b.json": result()}).splitlines()
+    assert len(lines) == 4
+    last = r"| speed \| fp32 | ours / theirs | 0.0251 | 2 ms | 1,234 ms | base, 8 rows, fp32, 2 threads of x86_64 |"
+    assert lines[-1] == last.replace("x86_64", r"x86\_64")
+    gpu = {"kind": "cuda", "name": "H200"}
+    assert "base, 8 rows, bf16, H200 |" in table({"a.json": result(precision="bf16", device=gpu)})
 
 
-def test_a_comparison_without_a_field_is_refused():
+def test_what_no_benchmark_wrote_is_refused():
     broken = result()
     del broken["comparisons"][0]["ratio"]
-    with pytest.raises(CheckpointError, match=r"a.json: comparisons\[0\]: must have ratio"):
-        script("performance_table").performance_table({"a.json": broken})
+    for content in (broken, result(ratio="1"), result(medians={}), [1], {"what": "no comparisons"}):
+        with pytest.raises(CheckpointError, match=r"a.json: must be what a benchmark"):
+            script("performance_table").performance_table({"a.json": content})
 
 
 def search_rows(seed, scores, chosen, steps):
