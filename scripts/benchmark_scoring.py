@@ -159,7 +159,7 @@ def main() -> None:
         PUBLISHED: lambda: seconds(lambda: published(made, tasks, settings)),
     }
     figures = rounds(ways, given.repeats, "s")
-    comparisons = [comparison("scoring 8 tasks, fp32", figures, "s", OURS, PUBLISHED)]
+    comparisons = [comparison("scoring 8 tasks", figures, "s", OURS, PUBLISHED)]
     numbers = [1, 2, 4, 8]
     grown = {}
     for number in numbers:
