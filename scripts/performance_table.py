@@ -45,7 +45,7 @@ def _cells(result: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
         found["what"],
         f"{found['of']} / {found['over']}",
         f"{found['ratio']:.3g}",
-        *(f"{found['medians'][way]:,.4g} {found['unit']}" for way in (found["of"], found["over"])),
+        *(f"{found['medians'][way]:,.10g} {found['unit']}" for way in (found["of"], found["over"])),
         ", ".join(str(part) for part in setting if part),
     ]
 

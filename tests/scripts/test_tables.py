@@ -71,7 +71,7 @@ def test_runs_that_do_not_fit_together_are_refused(other):
 
 def result(**changes):
     found = {"what": "speed | fp32", "unit": "ms", "of": "ours", "over": "theirs", "ratio": 0.0251}
-    found |= {"medians": {"ours": 2.0, "theirs": 1234.5}, "figures": {"ours": [2.0], "theirs": [1234.5]}}
+    found |= {"medians": {"ours": 2.0, "theirs": 12340.0}, "figures": {"ours": [2.0], "theirs": [12340.0]}}
     setting = {"shape": "base", "batch": "8 rows", "precision": "fp32", "threads": 2}
     return setting | {"device": {"kind": "cpu", "name": "x86_64"}, "comparisons": [found | changes]}
 
@@ -80,7 +80,7 @@ def test_every_comparison_is_a_line_with_both_figures_and_its_setting():
     table = script("performance_table").performance_table
     lines = table({"a.json": result(), "b.json": result()}).splitlines()
     assert len(lines) == 4
-    last = r"| speed \| fp32 | ours / theirs | 0.0251 | 2 ms | 1,234 ms | base, 8 rows, fp32, 2 threads of x86_64 |"
+    last = r"| speed \| fp32 | ours / theirs | 0.0251 | 2 ms | 12,340 ms | base, 8 rows, fp32, 2 threads of x86_64 |"
     assert lines[-1] == last.replace("x86_64", r"x86\_64")
     gpu = {"kind": "cuda", "name": "H200"}
     assert "base, 8 rows, bf16, H200 |" in table({"a.json": result(precision="bf16", device=gpu)})
