@@ -262,18 +262,9 @@ class Gates:
         """For each part of :meth:`dropped` the share of its gates that are 0; ``None`` where one is neither 0 nor 1."""
         return {part: zeros[layer][task] for part, zeros in self._zeros.items() if layer in self._gated[part][task]}
 
-    @contextlib.contextmanager
-    def off_in(self, layer: int) -> Iterator[None]:
+    def off_in(self, layer: int) -> contextlib.AbstractContextManager[None]:
         """Inside, the gates of one layer do nothing."""
-        sites = [site for part in self._sites.values() if (site := part[layer]) is not None]
-        before = [site.gate for site in sites]
-        for site in sites:
-            site.gate = None
-        try:
-            yield
-        finally:
-            for site, gate in zip(sites, before, strict=True):
-                site.gate = gate
+        return _without_gates([part[layer] for part in self._sites.values()])
 
     @contextlib.contextmanager
     def leaves(self, **values: torch.Tensor) -> Iterator[None]:
@@ -351,16 +342,11 @@ class Gates:
                 "gates and gradient checkpointing do not go together: the recomputation in the backward pass would run "
                 "without gates; switch checkpointing off"
             )
-        sites = [site for part in self._sites.values() for site in part if site is not None]
-        before, was_active = [site.gate for site in sites], self.active
-        for site in sites:
-            site.gate = None
-        self.active = True
+        was_active, self.active = self.active, True
         try:
-            yield
+            with _without_gates([site for part in self._sites.values() for site in part]):
+                yield
         finally:
-            for site, gate in zip(sites, before, strict=True):
-                site.gate = gate
             self.active = was_active
 
     def _tables(self) -> dict[str, torch.Tensor]:
@@ -373,6 +359,20 @@ class Gates:
             with torch.inference_mode(False):  # kept for later: an inference tensor could not take part in training
                 self._on_device[device, dtype] = {part: flat.to(device, dtype) for part, flat in self._flat.items()}
         return self._on_device[device, dtype]
+
+
+@contextlib.contextmanager
+def _without_gates(sites: Sequence[_Site | None]) -> Iterator[None]:
+    """These sites do nothing inside, unless given a gate there; afterwards they have the gates they had."""
+    there = [site for site in sites if site is not None]
+    before = [site.gate for site in there]
+    for site in there:
+        site.gate = None
+    try:
+        yield
+    finally:
+        for site, gate in zip(there, before, strict=True):
+            site.gate = gate
 
 
 def _recomputes(encoder: nn.Module) -> bool:
