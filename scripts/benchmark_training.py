@@ -27,7 +27,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from measuring import UNCOUNTED, Stopwatch, comparison, machine, rounds, write
-from mix import MAX_LENGTH, config, device, info, lengths, mix, model, random_tickets, split_in, tokenizer
+from mix import (
+    MAX_LENGTH,
+    config,
+    device,
+    info,
+    lengths,
+    mix,
+    model,
+    published_batches,
+    random_tickets,
+    split_in,
+    tokenizer,
+)
 from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from mtl_tickets.model.multitask import MultiTaskModel
@@ -40,10 +52,7 @@ from mtl_tickets.training.optim import OptimiserSettings
 
 ROWS, RATE = 32, 1e-4
 OURS, PUBLISHED, TRAINER = "mtl_tickets", "one task a batch, random order", "transformers Trainer, padded to 128"
-BATCHES = {
-    OURS: BatchSettings(size=ROWS),
-    PUBLISHED: BatchSettings(size=ROWS, regime="one_task", buckets=False, edges=tuple(range(1, MAX_LENGTH + 1))),
-}
+BATCHES = {OURS: BatchSettings(size=ROWS), PUBLISHED: published_batches(ROWS)}
 
 
 def ours(

@@ -22,7 +22,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from measuring import machine, write
-from mix import MAX_LENGTH, OFFICIAL, encoded_rows, lengths, tokenizer
+from mix import OFFICIAL, encoded_rows, lengths, published_batches, tokenizer
 
 from mtl_tickets.evaluation.evaluate import evaluate
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
@@ -36,10 +36,7 @@ from mtl_tickets.training.optim import OptimiserSettings
 
 OURS, PUBLISHED = "mtl_tickets", "published"
 ROWS, EPOCHS = 16, 3
-BATCHES = {
-    OURS: BatchSettings(size=ROWS),
-    PUBLISHED: BatchSettings(size=ROWS, regime="one_task", buckets=False, edges=tuple(range(1, MAX_LENGTH + 1))),
-}
+BATCHES = {OURS: BatchSettings(size=ROWS), PUBLISHED: published_batches(ROWS)}
 Tasks = dict[str, EncodedTask]
 
 

@@ -14,6 +14,7 @@ from transformers import BertConfig
 from mtl_tickets.model.encoders import load_tokenizer
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
 from mtl_tickets.pretraining.encoders import resolve_encoder
+from mtl_tickets.tasks.batches import BatchSettings
 from mtl_tickets.tasks.encode import EncodedTask, encode
 from mtl_tickets.tasks.sources import DataSettings, read_rows
 from mtl_tickets.tasks.spec import TaskSpec, load_task
@@ -67,6 +68,11 @@ def split_in(tasks: dict[str, EncodedTask], name: str, number: int) -> dict[str,
     """The rows of one task as those of ``number`` tasks."""
     parts = np.array_split(np.random.default_rng(0).permutation(len(tasks[name])), number)
     return {f"{name}-{i}": tasks[name].select(np.sort(part)) for i, part in enumerate(parts)}
+
+
+def published_batches(rows: int) -> BatchSettings:
+    """One task a batch, rows in random order, padded to the longest: as MT-DNN and Super Tickets train."""
+    return BatchSettings(size=rows, regime="one_task", buckets=False, edges=tuple(range(1, MAX_LENGTH + 1)))
 
 
 def lengths(tasks: dict[str, EncodedTask]) -> str:
