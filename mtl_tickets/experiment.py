@@ -34,14 +34,15 @@ else:
     AnyRecipe = one_of(RECIPES)
 
 
-# how often a default was changed in a way that changes numbers. 2: finer lengths that batches are padded to
-DEFAULTS = 2
+# how often a default was changed in a way that changes numbers. 2: finer lengths that batches are padded to; 3: halving
+# looks elsewhere
+DEFAULTS = 3
 # settings that change no number: how a run is done and described, and where it finds and leaves things
 UNDECIDING: dict[str, Any] = {
     **dict.fromkeys(("seeds", "output", "cache", "description", "workers"), True),
     "tasks": True,  # names or paths of files: what the files say decides
     "data": {"source", "root", "hub_cache", "per_task"},  # what is read decides, see Loaded.sources
-    "recipe": {"train": {"checkpoint_seconds"}},
+    "recipe": {"train": {"checkpoint_seconds", "ahead"}},
 }
 
 

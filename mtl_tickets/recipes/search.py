@@ -4,11 +4,13 @@ As published (Liang et al. 2021) every rung of every task is. Successive halving
 https://arxiv.org/abs/1502.07943) trains all of them a part of the way, lets the best go on, and so on: a rung far from
 the best shows early. A training that goes on is the very training that would have been done at once, bit for bit on a
 CPU (learning rate and batches are those of the whole length), so nothing is paid twice and the numbers of the rungs
-that finish are those of the full search.
+that finish are those of the full search. Deviation: rungs are compared by the mean of their scores at all looks so far,
+because the selection split of a small task is small and a single look noisy.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -29,10 +31,10 @@ class SearchSettings(Settings):
         description="all: every rung is trained to the end, as published; halving: the hopeless are stopped early",
     )
     looks: tuple[Part, ...] = pydantic.Field(
-        (0.25, 0.5), min_length=1, description="halving: after these parts of the steps rungs are compared"
+        (0.2, 0.3), min_length=1, description="halving: after these parts of the steps rungs are compared"
     )
     keep: tuple[pydantic.PositiveInt, ...] = pydantic.Field(
-        (3, 1), min_length=1, description="halving: so many rungs of a task go on after each look"
+        (5, 2), min_length=1, description="halving: so many rungs of a task go on after each look"
     )
 
     @pydantic.model_validator(mode="after")
@@ -67,9 +69,11 @@ def worth_finishing(
 ) -> list[Training]:
     """The trainings to do to the end, of those of every task by rung, in the order of the ladder.
 
-    Rungs are compared on the selection split; of equals the smaller ticket, further down the ladder, goes on.
+    Rungs are compared by their mean score on the selection split over the looks so far; of equals the smaller ticket,
+    further down the ladder, goes on.
     """
     left = {task: dict(of_task) for task, of_task in rungs.items()}
+    seen: dict[str, list[float]] = {}
     if settings.kind == "halving":
         for number, (part, keep) in enumerate(zip(settings.looks, settings.keep, strict=True), 1):
             looks = {
@@ -86,8 +90,13 @@ def worth_finishing(
             }
             scores = bench.look_each([look for of_task in looks.values() for look in of_task.values()])
             for task, of_task in looks.items():
+                means = {}
+                for name, look in of_task.items():
+                    so_far = seen.setdefault(look.training.stage, [])
+                    so_far.append(scores[look.stage])
+                    means[name] = statistics.fmean(so_far)
                 places = {name: place for place, name in enumerate(of_task)}
-                best = sorted(of_task, key=lambda name: (scores[of_task[name].stage], places[name]), reverse=True)
+                best = sorted(of_task, key=lambda name: (means[name], places[name]), reverse=True)
                 for name in best[keep:]:
                     bench.give_up(of_task[name])
                 left[task] = {name: left[task][name] for name in of_task if name in best[:keep]}

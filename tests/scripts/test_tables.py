@@ -101,6 +101,7 @@ def search_rows(seed, scores, chosen, steps):
         early = Row("run", f"look-1/ladder/winning-{rung}", "a", "selection", "score", score, 100, seed, 25, "abc")
         last = Row("run", f"ladder/winning-{rung}", "a", "selection", "score", score, 100, seed, taken, "abc")
         rows += [early, *([last] if taken > 25 else [])]
+    rows += [row(f"ladder/winning-{rung}", "a", 10 * rung, seed) for rung in range(1, len(scores))]
     return [*rows, row("choose", "a", chosen, seed, "selection", "rung")]
 
 
@@ -114,3 +115,4 @@ def test_searches_are_told_apart_by_steps_and_by_how_much_the_choice_costs():
         assert cell["rungs"] == {"all": 2, "halving": scores_of}
         assert cell["standard_error"] == 4.0  # sqrt(0.8 * 0.2 / 100)
         assert cell["within"] is within
+        assert cell["dev_scores"] == {"all": 20.0, "halving": 10.0 * scores_of}
