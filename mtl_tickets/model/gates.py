@@ -98,6 +98,9 @@ class Gates:
             self._install(anatomy, layer, index)
         self.active = False
         """Whether a ``with`` of this object is open (then :class:`MultiTaskModel` leaves the gates alone)."""
+        self.steady = False
+        """Whether every layer and row has gates if any task drops something, although some are all 1. Compiled layers
+        then see the same kinds of tensors with every batch."""
         self.table: dict[str, torch.Tensor] = {}
         self.set_tickets([None] * tasks)
 
@@ -188,16 +191,18 @@ class Gates:
             ]
 
     def masks(self, tasks: Sequence[int]) -> bool:
-        """Whether any of these tasks drops a unit that is physically there."""
-        return any(gated[task] for gated in self._gated.values() for task in tasks)
+        """Whether any of these tasks (or under :attr:`steady`, any at all) drops a unit that is physically there."""
+        asked = range(self.tasks) if self.steady else tasks
+        return any(gated[task] for gated in self._gated.values() for task in asked)
 
     @contextlib.contextmanager
-    def on(self, tasks: int | Sequence[Segment] | torch.Tensor) -> Iterator[None]:
+    def on(self, tasks: int | Sequence[Segment] | torch.Tensor, rows: torch.Tensor | None = None) -> Iterator[None]:
         """The tables' gates for the forward passes inside.
 
         ``tasks``: one task for all rows; or segments that cover the rows of the batch in order; or an int64 tensor
         ``[B]`` with each row's task. Layers whose gates are all 1 for the batch's tasks are skipped. A tensor on
         another device than the CPU is not looked at (that would wait for the device): every task counts as present.
+        ``rows``: where the tokens of all rows are packed into one, int64 [T] with the row that each token is of.
         """
         if isinstance(tasks, int):
             present = [tasks]
@@ -208,19 +213,23 @@ class Gates:
         with self._open():
             for part, flat in self._tables().items():
                 gated = sorted({layer for task in present for layer in self._gated[part][task]})
+                if self.steady:
+                    gated = [layer for layer, site in enumerate(self._sites[part]) if site is not None]
                 if not gated:
                     continue
-                if len(present) == 1:
+                if len(present) == 1 and (not self.steady or isinstance(tasks, int)):
                     gates = flat[present[0]].unsqueeze(0)
                 elif isinstance(tasks, torch.Tensor):
                     gates = flat[tasks.to(flat.device, non_blocking=True)]
                 else:
                     gates = torch.cat([flat[t].expand(stop - start, -1) for t, start, stop in tasks])  # type: ignore[union-attr]
-                columns = gates.split(self._sizes[part], dim=1)
+                if rows is not None and len(gates) > 1:
+                    gates = gates.index_select(0, rows).unsqueeze(0)
+                columns = gates.split(self._sizes[part], dim=-1)
                 for layer in gated:
                     site = self._sites[part][layer]
                     assert site is not None
-                    site.put(columns[layer].squeeze(1) if part == "ffn" else columns[layer])
+                    site.put(columns[layer].squeeze(-1) if part == "ffn" else columns[layer])
             yield
 
     @property

@@ -25,6 +25,7 @@ from mtl_tickets.model.encoders import (
 )
 from mtl_tickets.model.fork import Fork, forked
 from mtl_tickets.model.gates import Gates, Segment
+from mtl_tickets.model.packed import PACKED, Packing
 from mtl_tickets.model.pooling import APART, POOLINGS, Pooling, embedded, read, views
 from mtl_tickets.tickets.space import StructuredSpace
 from mtl_tickets.tickets.ticket import Ticket
@@ -208,27 +209,40 @@ class MultiTaskModel(nn.Module):
         token_type_ids: torch.Tensor | None = None,
         *,
         segments: Sequence[Segment],
+        tokens: int | None = None,
     ) -> list[torch.Tensor]:
         """The logits of each segment, float32 [stop - start, n_out], in the order of ``segments``.
 
         ``input_ids``, ``attention_mask``, ``token_type_ids``: int64 [B, S]. ``segments``: (task, start, stop), which
         cover the B rows in order. Token types tell a pair's texts apart; the encoder is not given them where it has one
         type or none. Each row is seen through the gates of its task, unless gates were put on outside
-        (``with model.gates.leaves(...)``).
+        (``with model.gates.leaves(...)``). ``tokens``: how many are no padding; attention ``"packed"`` would have to
+        wait for the device to find out.
         """
         present = [task for task, _, _ in segments]
         if [0, *(stop for _, _, stop in segments)] != [*(start for _, start, _ in segments), len(input_ids)]:
             raise MtlTicketsError(f"segments must cover {len(input_ids)} rows in order; found {list(segments)}")
-        inputs = self._inputs(input_ids, attention_mask, token_type_ids, present)
-        tickets = nullcontext() if self.gates.active or not self.gates.masks(present) else self.gates.on(segments)
+        # gates that were put on outside may be of places in padded rows
+        packs = self.config._attn_implementation == PACKED and not self.gates.active
+        packing = self._packing(attention_mask, token_type_ids, tokens) if packs else None
+        inputs = self._inputs(input_ids, attention_mask, token_type_ids, present, packing)
+        tickets = (
+            nullcontext()
+            if self.gates.active or not self.gates.masks(present)
+            else self.gates.on(segments, None if packing is None else packing.rows)
+        )
         with embedded(self.encoder, self.pooling == "aligned") as below, tickets:
             output = self.encoder(**inputs)
+        last, pooled = output.last_hidden_state, output.get("pooler_output")
+        if packing is not None:
+            last, below, pooled = packing.unpack(last), [packing.unpack(states) for states in below], None
         logits = []
         for task, start, stop in segments:
             rows = slice(start, stop)
             types = None if token_type_ids is None else token_type_ids[rows]
             first = below[0][rows] if below else None
-            logits.append(self._answer(task, output, rows, first, attention_mask[rows], types))
+            of_task = last[rows], None if pooled is None else pooled[rows]
+            logits.append(self._answer(task, of_task, first, attention_mask[rows], types))
         if self.training and _several_processes():
             # every process must have a gradient for every head, or the reduction waits for ever
             absent = [head for i, head in enumerate(self.heads.values()) if i not in present]
@@ -262,37 +276,56 @@ class MultiTaskModel(nn.Module):
         parts = nullcontext() if self.gates.active else forked(self.encoder, self.gates, fork, rows)
         with parts, embedded(self.encoder, self.pooling == "aligned") as below:
             output = self.encoder(**self._inputs(input_ids, attention_mask, token_type_ids, numbers))
-        first = below[0] if below else None
-        return {
-            name: self._answer(
-                task, output, slice(group * rows, (group + 1) * rows), first, attention_mask, token_type_ids
-            )
-            for name, task, group in zip(names, numbers, groups, strict=True)
-        }
+        first, last, pooled = below[0] if below else None, output.last_hidden_state, output.get("pooler_output")
+        answers = {}
+        for name, task, group in zip(names, numbers, groups, strict=True):
+            of_task = slice(group * rows, (group + 1) * rows)
+            states = last[of_task], None if pooled is None else pooled[of_task]
+            answers[name] = self._answer(task, states, first, attention_mask, token_type_ids)
+        return answers
+
+    def _packing(self, mask: torch.Tensor, types: torch.Tensor | None, tokens: int | None) -> Packing:
+        return Packing.of(mask, types if self.pooling in APART else None, tokens)
 
     def _inputs(
-        self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor | None, tasks: Sequence[int]
-    ) -> dict[str, torch.Tensor]:
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        types: torch.Tensor | None,
+        tasks: Sequence[int],
+        packing: Packing | None = None,
+    ) -> dict[str, Any]:
         """What the encoder is given for rows of these tasks."""
-        inputs = {"input_ids": ids, "attention_mask": mask}
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if types is None and self._compares(tasks):
             raise MtlTicketsError("this pooling needs token_type_ids, which tell a pair's texts apart")
         if self.pooling in APART and types is not None:
-            return inputs | self._apart(mask, types)
-        return inputs | ({"token_type_ids": types} if self._token_types and types is not None else {})
+            inputs["position_ids"] = self._places(mask, types)
+            if packing is None:
+                inputs["attention_mask"] = self._within_texts(mask, types)
+        elif self._token_types and types is not None:
+            inputs["token_type_ids"] = types
+        if packing is None:
+            return inputs
+        # one long row has no places of its own
+        inputs.setdefault("position_ids", self._places(mask, torch.zeros_like(mask)).expand_as(mask))
+        del inputs["attention_mask"]
+        return {name: packing.pack(values) for name, values in inputs.items()} | packing.named
 
-    def _apart(self, mask: torch.Tensor, types: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Texts side by side in a row as if each were alone in it, but for the second one's missing [CLS]."""
+    def _within_texts(self, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        """What attention adds to its scores so that the texts of a row do not see each other, [B, 1, S, S], in the
+        encoder's type."""
         seen = (types[:, :, None] == types[:, None, :]) & (mask[:, None, :] == 1)
-        # what attention adds to its scores, [B, 1, S, S], in the encoder's type
         kind = next(self.encoder.parameters()).dtype
         added = torch.zeros(seen.shape, dtype=kind, device=seen.device).masked_fill(~seen, torch.finfo(kind).min)
-        added = added.unsqueeze(1)
+        return added.unsqueeze(1)
+
+    def _places(self, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        """Positions [B, S] of texts side by side in a row as if each were alone in it, but for the second one's missing
+        [CLS]."""
         first = (mask * (1 - types)).sum(1, keepdim=True)
         places = torch.arange(mask.shape[1], device=mask.device) - types * (first - 1)
-        if self.anatomy.places_after_padding:
-            places = places + self.config.pad_token_id + 1
-        return {"attention_mask": added, "position_ids": places}
+        return places + self.config.pad_token_id + 1 if self.anatomy.places_after_padding else places
 
     def _compares(self, tasks: Sequence[int]) -> bool:
         """Whether a head among these tasks' is given both texts of a pair."""
@@ -301,17 +334,18 @@ class MultiTaskModel(nn.Module):
     def _answer(
         self,
         task: int,
-        output: Any,
-        rows: slice,
+        states: tuple[torch.Tensor, torch.Tensor | None],
         below: torch.Tensor | None,
         mask: torch.Tensor,
         types: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The task's logits for some rows of the encoder's output, float32. ``below`` (what went into the first layer,
-        where the pooling wants it), ``mask`` and ``types`` are of these rows alone."""
-        last = output.last_hidden_state[rows]
+        """The task's logits for some rows, float32. ``states``: the last layer's output [B, S, d] and, where the
+        encoder has pooled it, that [B, d]; ``below``: what went into the first layer, where the pooling wants it."""
+        last, pooled = states
         if self.pooling == "pooler":
-            pooled = output.pooler_output[rows] if self.own_pooler is None else self.own_pooler(last)
+            if pooled is None:
+                assert self.pooler is not None
+                pooled = self.pooler(last)
         elif self.pooling == "first":
             pooled = last[:, 0]
         else:

@@ -18,7 +18,9 @@ class EncoderSettings(Settings):
         "pretrained", description="random: the same shape and tokenizer with weights drawn from the seed, as a baseline"
     )
     max_length: pydantic.PositiveInt = 128
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Literal["sdpa", "eager", "packed"] = pydantic.Field(
+        "sdpa", description="packed: sdpa without padding, the tokens of a batch in one row; for training and scores"
+    )
     pooling: Pooling = pydantic.Field(
         "pooler",
         description="what heads read: the pooler's output as published, the first token, the mean, or texts: the mean, "

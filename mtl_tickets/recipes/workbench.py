@@ -229,7 +229,7 @@ class Workbench:
             {
                 "start": start.snapshot.digest,
                 "tickets": {task: ticket.digest() for task, ticket in (tickets or {}).items()},
-                "settings": settings.model_dump(mode="json", exclude={"checkpoint_seconds"}),
+                "settings": settings.model_dump(mode="json", exclude={"checkpoint_seconds", "ahead"}),
                 "seed": seed,
                 "data": {task: self.data[task].train_key for task in tasks},
             }

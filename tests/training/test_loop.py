@@ -88,6 +88,17 @@ def test_accumulation_resumes_too(tasks, accelerator, tmp_path):
     assert equal(weights(model), weights(run(tasks, accelerator, how, tmp_path / "c")[0]))
 
 
+@pytest.mark.parametrize("stop", [None, 3])
+def test_batches_made_ahead_change_nothing(tasks, accelerator, tmp_path, stop):
+    plain, _ = run(tasks, accelerator, settings(accumulate=2))
+    how = settings(accumulate=2).model_copy(update={"ahead": 3})
+    if stop is not None:
+        with pytest.raises(Stopped):
+            run(tasks, accelerator, how, tmp_path / "c", stop)
+    ahead, _ = run(tasks, accelerator, how, tmp_path / "c")
+    assert equal(weights(plain), weights(ahead))
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tasks, accelerator):
     one, again, other = (run(tasks, accelerator, settings(), seed=seed)[0] for seed in (3, 3, 4))
     assert equal(weights(one), weights(again))

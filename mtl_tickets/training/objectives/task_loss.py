@@ -23,6 +23,7 @@ def forward(model: torch.nn.Module, batch: Batch) -> list[torch.Tensor]:
         attention_mask=batch.attention_mask,
         token_type_ids=batch.token_type_ids,
         segments=batch.segments,
+        tokens=batch.tokens,
     )
 
 
