@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mtl_tickets.errors import Problem, TicketError
-from mtl_tickets.tickets.space import UnitSpace, require_equal
+from mtl_tickets.tickets.linkage import agglomeration, cut
+from mtl_tickets.tickets.space import StructuredSpace, UnitSpace, require_equal
 from mtl_tickets.tickets.ticket import Ticket
 
 
 def jaccard_matrix(tickets: Mapping[str, Ticket], part: str | None = None) -> dict[str, dict[str, float]]:
     """task -> task -> units both keep / units either keeps, over ``part`` or over all units."""
-    _checked(tickets)
-    return {one: {two: tickets[one].jaccard(tickets[two], part) for two in tickets} for one in tickets}
+    checked(tickets)
+    pairs = itertools.combinations_with_replacement(tickets, 2)
+    alike = {frozenset(pair): tickets[pair[0]].jaccard(tickets[pair[1]], part) for pair in pairs}
+    return {one: {two: alike[frozenset((one, two))] for two in tickets} for one in tickets}
 
 
 def agreement_by_layer(tickets: Mapping[str, Ticket]) -> dict[str, list[dict[str, float]]]:
@@ -25,68 +29,94 @@ def agreement_by_layer(tickets: Mapping[str, Ticket]) -> dict[str, list[dict[str
 
     Feed-forward blocks are one unit a layer, so that their fractions are 0 or 1.
     """
-    space = _checked(tickets)
+    space = checked(tickets)
     result = {}
     for part, votes in _votes(tickets).items():
-        rows = len(votes) if part == "ffn" else space.rows(part)
         result[part] = [
             {
                 "equal": float(np.mean((row == 0) | (row == len(tickets)))),
                 "all": float(np.mean(row == len(tickets))),
                 "none": float(np.mean(row == 0)),
             }
-            for row in votes.reshape(rows, -1)
+            for row in by_layer(space, votes)
         ]
     return result
 
 
 def kept_by_count(tickets: Mapping[str, Ticket]) -> dict[str, list[int]]:
     """part -> how many units are kept by 0, 1, ..., all tasks."""
-    _checked(tickets)
+    checked(tickets)
     return {
         part: np.bincount(votes.ravel(), minlength=len(tickets) + 1).tolist() for part, votes in _votes(tickets).items()
     }
 
 
-def clusters(tickets: Mapping[str, Ticket], similarity: float) -> list[list[str]]:
+def kept_by_set(tickets: Mapping[str, Ticket], top: int | None = None) -> dict[str, list[dict[str, Any]]]:
+    """pool -> the sets of tasks that share units, ``{"tasks": [...], "units": how many exactly these tasks keep}``.
+
+    The largest counts come first, of equals the smaller sets; only the first ``top`` sets are given. The empty set,
+    units that no task keeps, is one of them, and sets without units are none: without ``top`` the counts add up to the
+    units of the pool.
+    """
+    space = checked(tickets)
+    result = {}
+    for pool, parts in space.pools.items():
+        counts: Counter[tuple[str, ...]] = Counter()
+        for part in parts:
+            counts.update(_units_by_set(tickets, part))
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], len(item[0]), item[0]))
+        result[pool] = [{"tasks": list(tasks), "units": units} for tasks, units in ordered[:top]]
+    return result
+
+
+def clusters(
+    tickets: Mapping[str, Ticket], similarity: float | None = None, groups: int | None = None
+) -> list[list[str]]:
     """Groups of tasks with similar tickets, by average linkage on the Jaccard similarity.
 
     The two most similar groups are joined for as long as the mean similarity of their members is at least
-    ``similarity``. Names are sorted, and ties go to the first names, so the order of ``tickets`` does not matter.
+    ``similarity``, or until there are ``groups`` groups. The order of ``tickets`` does not matter.
+    Raises :class:`TicketError` unless one of the two is given, and where there are fewer tasks than ``groups``.
     """
-    _checked(tickets)
-    names = sorted(tickets)
-    alike = {frozenset((one, two)): tickets[one].jaccard(tickets[two]) for one, two in itertools.combinations(names, 2)}
-    groups = [[name] for name in names]
-    while len(groups) > 1:
-        linkage = {
-            (i, j): float(np.mean([alike[frozenset((one, two))] for one in groups[i] for two in groups[j]]))
-            for i, j in itertools.combinations(range(len(groups)), 2)
-        }
-        (i, j), closest = max(linkage.items(), key=lambda item: (item[1], (-item[0][0], -item[0][1])))
-        if closest < similarity:
-            break
-        groups[i] = sorted(groups[i] + groups.pop(j))
-        groups.sort()
-    return groups
+    return cut(tickets, agglomeration(jaccard_matrix(tickets)), similarity=similarity, groups=groups)
 
 
 def overlap(tickets: Mapping[str, Ticket], similarity: float = 0.8) -> dict[str, Any]:
-    """All of this file in one JSON-able value."""
-    _checked(tickets)
+    """All of this file in one JSON-able value; of the sets of tasks the 20 with the most units of each pool."""
+    alike = jaccard_matrix(tickets)
+    merges = agglomeration(alike)
     return {
         "tasks": list(tickets),
         "remaining_percent": {task: ticket.remaining_percent() for task, ticket in tickets.items()},
-        "jaccard": jaccard_matrix(tickets),
+        "jaccard": alike,
         "layers": agreement_by_layer(tickets),
         "kept_by_count": kept_by_count(tickets),
-        "clusters": clusters(tickets, similarity),
+        "kept_by_set": kept_by_set(tickets, top=20),
+        "merges": merges,
+        "clusters": cut(tickets, merges, similarity=similarity),
     }
+
+
+def by_layer(space: UnitSpace, values: np.ndarray) -> np.ndarray:
+    """The values of a part's units as ``[layers, units]``; one layer where the space has none."""
+    return values.reshape(space.layers if isinstance(space, StructuredSpace) else 1, -1)
+
+
+def _units_by_set(tickets: Mapping[str, Ticket], part: str) -> dict[tuple[str, ...], int]:
+    """The set of tasks, sorted -> how many units of ``part`` exactly they keep."""
+    found: list[tuple[str, ...]] = [()]
+    number = np.zeros(next(iter(tickets.values())).units[part].size, dtype=np.int64)  # of each unit's set in `found`
+    for task in sorted(tickets):
+        number = 2 * number + tickets[task].units[part].ravel()
+        there = np.flatnonzero(np.bincount(number, minlength=1))
+        found = [found[code // 2] + ((task,) if code % 2 else ()) for code in there.tolist()]
+        number = np.searchsorted(there, number)
+    return dict(zip(found, np.bincount(number).tolist(), strict=True))
 
 
 def _votes(tickets: Mapping[str, Ticket]) -> dict[str, np.ndarray]:
     """part -> int array of its shape: how many tickets keep each unit."""
-    space = _checked(tickets)
+    space = checked(tickets)
     votes = {part: np.zeros(shape, dtype=np.int64) for part, shape in space.parts.items()}
     for ticket in tickets.values():
         for part in votes:
@@ -94,7 +124,8 @@ def _votes(tickets: Mapping[str, Ticket]) -> dict[str, np.ndarray]:
     return votes
 
 
-def _checked(tickets: Mapping[str, Ticket]) -> UnitSpace:
+def checked(tickets: Mapping[str, Ticket]) -> UnitSpace:
+    """The one unit space of the tickets; :class:`TicketError` where there are none, or several spaces."""
     if not tickets:
         raise TicketError(Problem("needs at least one ticket"))
     first, *others = tickets

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from mtl_tickets.errors import TicketError
-from mtl_tickets.tickets.overlap import agreement_by_layer, clusters, jaccard_matrix, kept_by_count, overlap
+from mtl_tickets.tickets.overlap import (
+    agreement_by_layer,
+    clusters,
+    jaccard_matrix,
+    kept_by_count,
+    kept_by_set,
+    overlap,
+)
 from mtl_tickets.tickets.ticket import Ticket
 from tests.tickets.worlds import BASE, SMALL, SPACES, ticket_of
 
@@ -47,6 +54,33 @@ def test_every_unit_is_counted_once(space):
     assert all(len(histogram) == 5 for histogram in counts.values())
 
 
+def test_the_sets_that_keep_units_by_hand():
+    sets = kept_by_set({"b": B, "c": C, "a": A})
+    assert sets["ffn"] == [{"tasks": ["a", "b"], "units": 2}, {"tasks": ["a", "b", "c"], "units": 1}]
+    assert sets["heads"] == [
+        {"tasks": ["a", "b"], "units": 7},
+        {"tasks": ["c"], "units": 2},
+        {"tasks": ["a", "b", "c"], "units": 2},
+        {"tasks": ["a"], "units": 1},
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_sets_count_every_unit_once_and_agree_with_the_tickets(space, count):
+    tickets = {f"t{seed:02}": ticket_of(space, seed) for seed in range(count)}
+    sets = kept_by_set(tickets)
+    for pool, parts in space.pools.items():
+        assert sum(entry["units"] for entry in sets[pool]) == sum(space.sizes[part] for part in parts)
+        units = [entry["units"] for entry in sets[pool]]
+        assert units == sorted(units, reverse=True) and min(units) > 0
+        for task, ticket in tickets.items():
+            kept = sum(ticket.counts()[part][0] for part in parts)
+            assert sum(entry["units"] for entry in sets[pool] if task in entry["tasks"]) == kept
+    assert kept_by_set(dict(reversed(tickets.items()))) == sets
+    assert kept_by_set(tickets, top=2) == {pool: entries[:2] for pool, entries in sets.items()}
+
+
 def test_clusters_join_the_similar_and_ignore_the_order():
     near = {name: ticket_of(BASE, 1) for name in ("x", "a")}
     far = {name: ticket_of(BASE, 2) for name in ("m", "b")}
@@ -58,8 +92,10 @@ def test_clusters_join_the_similar_and_ignore_the_order():
 
 def test_clusters_are_always_a_partition():
     tickets = {str(seed): ticket_of(SMALL, seed) for seed in range(7)}
-    for similarity in np.linspace(0, 1, 11):
-        assert sorted(name for group in clusters(tickets, similarity) for name in group) == sorted(tickets)
+    found = [clusters(tickets, similarity) for similarity in np.linspace(0, 1, 11)]
+    found += [clusters(tickets, groups=count) for count in range(1, 8)]
+    assert all(sorted(name for group in groups for name in group) == sorted(tickets) for groups in found)
+    assert [len(groups) for groups in found[11:]] == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)

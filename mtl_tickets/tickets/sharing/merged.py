@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pydantic
 
 from mtl_tickets.errors import Problem, TicketError
-from mtl_tickets.tickets.overlap import clusters
+from mtl_tickets.settings import InvalidSetting
+from mtl_tickets.tickets.linkage import cut
 from mtl_tickets.tickets.sharing import RULES
-from mtl_tickets.tickets.sharing.operator import Poll, Tally, TicketVote
+from mtl_tickets.tickets.sharing.operator import Poll, SizedVote
 from mtl_tickets.tickets.space import StructuredSpace, Units
 
 
-class Merging(TicketVote):
+class Merging(SizedVote):
     """Tickets that are merged by union, majority or intersection."""
 
+    thresholds: ClassVar = ("merge",)
     merge: Literal["union", "majority", "intersection"] = pydantic.Field(
         "union", description="what the merged ticket keeps: what any, more than half, or all of its tasks keep"
     )
@@ -32,14 +34,15 @@ class Layerwise(Merging):
     kind: Literal["layerwise"] = "layerwise"
     depth: float = pydantic.Field(0.5, ge=0, le=1, description="fraction of the layers, from below, that is shared")
 
-    def keep(self, task: str, tally: Tally, voters: int, poll: Poll) -> Units:
+    def ballot(self, task: str, voter: str, poll: Poll) -> Units:
+        """The voter's ticket below the depth; above it everybody votes for what ``task`` keeps."""
         space = poll.space
         if not isinstance(space, StructuredSpace):
             raise TicketError(Problem("layerwise sharing needs units in layers", found=space.describe()))
         shared = np.arange(space.layers) < round(self.depth * space.layers)
-        merged, own = super().keep(task, tally, voters, poll), poll.tickets[task].units
+        theirs, own = poll.tickets[voter].units, poll.tickets[task].units
         return {
-            part: np.where(shared.reshape(-1, *[1] * (own[part].ndim - 1)), merged[part], own[part]) for part in own
+            part: np.where(shared.reshape(-1, *[1] * (own[part].ndim - 1)), theirs[part], own[part]) for part in own
         }
 
 
@@ -51,7 +54,19 @@ class Cluster(Merging):
     similarity: float = pydantic.Field(
         0.8, ge=0, le=1, description="groups are joined while their tickets' mean Jaccard similarity is at least this"
     )
+    groups: pydantic.PositiveInt | None = pydantic.Field(
+        None, description="join groups until there are this many; instead of similarity"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_the_two(self) -> Cluster:
+        # the default may stand beside groups: resolved settings write every field
+        if self.groups is not None and self.similarity != type(self).model_fields["similarity"].default:
+            rule = "only without groups, which says how many groups there are"
+            raise InvalidSetting(Problem(rule, place="similarity", found=self.similarity, hint="leave out one of them"))
+        return self
 
     def weights(self, task: str, poll: Poll) -> dict[str, float]:
-        group = next(group for group in clusters(poll.tickets, self.similarity) if task in group)
-        return dict.fromkeys(group, 1.0)
+        similarity = self.similarity if self.groups is None else None
+        found = cut(poll.tasks, poll.merges, similarity=similarity, groups=self.groups)
+        return dict.fromkeys(next(group for group in found if task in group), 1.0)

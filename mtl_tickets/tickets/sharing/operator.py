@@ -6,24 +6,30 @@ number per unit, the tally, and from the tally units are *kept*::
     tally_t = sum over voters u of weight_t(u) * ballot(u)        kept_t = keep(t, tally_t)
 
 A rule says who votes with what weight (:meth:`SharingRule.weights`), what a ballot is (a task's ticket, 1 for each
-unit it keeps, or its normalised scores) and what is kept. Two things hold for all rules, because the operator sees to
-them: the result does not depend, to the last bit, on the order of the tasks; and every layer keeps at least one head.
+unit it keeps, or its normalised scores) and what is kept: the units whose tally passes a threshold, or, drawn from the
+tally (:meth:`SharingRule.redrawn`), exactly as many as t's own ticket has. Two things hold for all rules, because the
+operator sees to them: the result does not depend, to the last bit, on the order of the tasks; and every layer keeps at
+least one head.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
+import pydantic
 
 from mtl_tickets.errors import Problem, TicketError
-from mtl_tickets.settings import Settings
+from mtl_tickets.settings import InvalidSetting, Settings
+from mtl_tickets.tickets.affinity import rank_agreement_matrix
 from mtl_tickets.tickets.budget import Allocation, Budget
 from mtl_tickets.tickets.draw import best_heads, draw
+from mtl_tickets.tickets.linkage import Merge, agglomeration
+from mtl_tickets.tickets.overlap import jaccard_matrix
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.space import StructuredSpace, Units, UnitSpace, require_equal
 from mtl_tickets.tickets.ticket import Ticket
@@ -81,11 +87,20 @@ class Poll:
         return {task: scores.normalised() for task, scores in self.scores.items()}
 
     @cached_property
+    def rank_agreement(self) -> dict[str, dict[str, float]]:
+        """task -> task -> rank agreement of their normalised scores, -1 to 1."""
+        return rank_agreement_matrix(self.scores)
+
+    @cached_property
     def agreement(self) -> dict[tuple[str, str], float]:
-        """The affinity of two tasks: max(0, rank agreement of their normalised scores)."""
-        pairs = [(t, u) for t in self.tasks for u in self.tasks if t < u]
-        found = {pair: max(0.0, self.normalised[pair[0]].rank_agreement(self.normalised[pair[1]])) for pair in pairs}
-        return found | {(u, t): value for (t, u), value in found.items()}
+        """The affinity of two different tasks: max(0, rank agreement of their normalised scores)."""
+        pairs = [(t, u) for t in self.tasks for u in self.tasks if t != u]
+        return {(t, u): max(0.0, self.rank_agreement[t][u]) for t, u in pairs}
+
+    @cached_property
+    def merges(self) -> list[Merge]:
+        """How tasks with similar tickets grow into groups: average linkage on the Jaccard similarity."""
+        return agglomeration(jaccard_matrix(self.tickets))
 
     @cached_property
     def summed_heads(self) -> np.ndarray:
@@ -130,13 +145,32 @@ class SharingRule(Settings):
         """What ``voter`` says about each unit when asked for the ticket of ``task``."""
 
     @abstractmethod
-    def keep(self, task: str, tally: Tally, voters: int, poll: Poll) -> Units:
-        """The units kept, from the tally of ``voters`` ballots."""
+    def keep(self, task: str, tally: Tally, voters: Collection[str], poll: Poll) -> Units:
+        """The units kept, from the tally of the ballots of ``voters``."""
+
+    @staticmethod
+    def redrawn(task: str, tally: Tally, poll: Poll) -> Units:
+        """The units of highest tally, drawn as the task's own ticket was: as many of each pool, exactly.
+
+        Protection and allocation are those its origin records (at least one head a layer; layer-normalised where it
+        records none), so that a tally that ranks the units as the task itself does gives the ticket it had. Only a
+        ticket with fewer heads than layers grows: to one head a layer.
+        """
+        mine = poll.tickets[task]
+        # tallies are on one scale already: normalising them again would rank them otherwise
+        allocation: Allocation = "per_matrix" if mine.about.allocation == "per_matrix" else "global"
+        least = max(1, 1 if mine.about.min_heads is None else mine.about.min_heads)
+        return draw(Scores(poll.space, tally), Budget.of(mine), least, allocation).units
+
+    @staticmethod
+    def on_one_scale(scores: Scores, ticket: Ticket) -> Units:
+        """Scores that can be added to another task's without changing how they rank in ``ticket``'s own draw."""
+        return scores.normalised("pool" if ticket.about.allocation == "global" else "layer").values
 
     def _shared(self, task: str, poll: Poll) -> Ticket:
         weights = self.weights(task, poll)
         tally = poll.add({voter: (weight, self.ballot(task, voter, poll)) for voter, weight in weights.items()})
-        units, repaired = _with_a_head_in_each_layer(self.keep(task, tally, len(weights), poll), poll)
+        units, repaired = _with_a_head_in_each_layer(self.keep(task, tally, weights, poll), poll)
         about = poll.tickets[task].about
         if self.makes is not None:
             about = replace(about, kind=self.makes)
@@ -157,32 +191,69 @@ class TicketVote(SharingRule):
     def ballot(self, task: str, voter: str, poll: Poll) -> Units:
         return poll.tickets[voter].units
 
-    def keep(self, task: str, tally: Tally, voters: int, poll: Poll) -> Units:
-        return {part: votes >= self.needed(voters) for part, votes in tally.items()}
+    def keep(self, task: str, tally: Tally, voters: Collection[str], poll: Poll) -> Units:
+        return {part: votes >= self.needed(len(voters)) for part, votes in tally.items()}
+
+
+class SizedVote(TicketVote):
+    """A family of rules: ticket votes that change the sizes of tickets, unless they are asked not to.
+
+    ``budget: free`` is the plain vote: a ticket is as large as the votes make it. ``budget: own`` compares rules at
+    equal remaining parameters: every task keeps exactly as many units of each pool as its own ticket has, those with
+    the most votes first; between equal votes the normalised scores of the voters, added up, decide. The threshold then
+    decides nothing, so that union, majority and intersection of the same voters are one rule, and the settings that
+    choose among them (``thresholds``) are refused.
+    """
+
+    thresholds: ClassVar[tuple[str, ...]] = ()
+    """The settings that say how many votes a unit needs."""
+
+    budget: Literal["free", "own"] = pydantic.Field(
+        "free",
+        description="free: every unit with enough votes; own: as many units of each pool as the task's own ticket, "
+        "those with the most votes first",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _no_threshold_without_effect(self) -> SizedVote:
+        idle = [name for name in self.thresholds if name in self.non_defaults()] if self.budget == "own" else []
+        if idle:
+            rule = "has no effect with budget: own, which keeps the units with the most votes"
+            raise InvalidSetting(Problem(rule, place=name, found=getattr(self, name)) for name in idle)
+        return self
+
+    def keep(self, task: str, tally: Tally, voters: Collection[str], poll: Poll) -> Units:
+        if self.budget == "free":
+            return super().keep(task, tally, voters, poll)
+        opinions = {voter: (1.0, self.on_one_scale(poll.scores[voter], poll.tickets[task])) for voter in voters}
+        return self.redrawn(task, _ranks(tally, poll.add(opinions), poll.space), poll)
 
 
 class ScoreVote(SharingRule):
     """A family of rules: voters cast their scores, and the ticket is drawn anew at the task's own budget.
 
-    The draw is that of the task's own ticket: same number of units in each pool, same protection and allocation (as
-    its origin records them; layer-normalised where it does not), so that a task that hears only itself keeps exactly
-    the ticket it had.
+    A task that hears only itself keeps exactly the ticket it had.
     """
 
     def ballot(self, task: str, voter: str, poll: Poll) -> Units:
         return self.on_one_scale(poll.scores[voter], poll.tickets[task])
 
-    def keep(self, task: str, tally: Tally, voters: int, poll: Poll) -> Units:
-        mine = poll.tickets[task]
-        # the ballots are normalised already: normalising their sum again would rank it otherwise
-        allocation: Allocation = "per_matrix" if mine.about.allocation == "per_matrix" else "global"
-        least = max(1, 1 if mine.about.min_heads is None else mine.about.min_heads)
-        return draw(Scores(poll.space, tally), Budget.of(mine), least, allocation).units
+    def keep(self, task: str, tally: Tally, voters: Collection[str], poll: Poll) -> Units:
+        return self.redrawn(task, tally, poll)
 
-    @staticmethod
-    def on_one_scale(scores: Scores, ticket: Ticket) -> Units:
-        """Scores that can be added to another task's without changing how they rank in ``ticket``'s own draw."""
-        return scores.normalised("pool" if ticket.about.allocation == "global" else "layer").values
+
+def _ranks(first: Tally, second: Tally, space: UnitSpace) -> Tally:
+    """For each unit its rank in its pool by ``first``, among equals by ``second``; equal in both is equal in rank."""
+    ranks: Tally = {}
+    for parts in space.pools.values():
+        keys = [np.concatenate([values[part].ravel() for part in parts]) for values in (second, first)]
+        order = np.lexsort(keys)
+        new = np.any([np.diff(key[order], prepend=np.nan) != 0 for key in keys], axis=0)
+        ranked = np.empty(len(order))
+        ranked[order] = np.cumsum(new)
+        ends = np.cumsum([first[part].size for part in parts])[:-1]
+        ranks |= {p: piece.reshape(space.parts[p]) for p, piece in zip(parts, np.split(ranked, ends), strict=True)}
+    return ranks
 
 
 def _with_a_head_in_each_layer(units: Units, poll: Poll) -> tuple[Units, list[int]]:

@@ -2,7 +2,8 @@
 
 They are one rule with another number of votes needed. ``dense`` is the multi-task baseline without tickets (MT-DNN,
 Liu et al. 2019); ``own`` is the ticket sharing of Super Tickets (Liang et al. 2021, section 3), in which weights are
-shared wherever tickets overlap and no ticket changes.
+shared wherever tickets overlap and no ticket changes. With ``budget: own`` the last three are one rule: every
+task keeps as many units as its own ticket has, those that most tasks keep.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pydantic
 
 from mtl_tickets.errors import Problem, TicketError
 from mtl_tickets.tickets.sharing import RULES
-from mtl_tickets.tickets.sharing.operator import Poll, TicketVote
+from mtl_tickets.tickets.sharing.operator import Poll, SizedVote, TicketVote
 
 
 @RULES.register("dense")
@@ -45,7 +46,7 @@ class Own(TicketVote):
 
 
 @RULES.register("union")
-class Union(TicketVote):
+class Union(SizedVote):
     """One ticket for all tasks: what any task keeps."""
 
     kind: Literal["union"] = "union"
@@ -55,7 +56,7 @@ class Union(TicketVote):
 
 
 @RULES.register("intersection")
-class Intersection(TicketVote):
+class Intersection(SizedVote):
     """One ticket for all tasks: what every task keeps."""
 
     kind: Literal["intersection"] = "intersection"
@@ -65,9 +66,10 @@ class Intersection(TicketVote):
 
 
 @RULES.register("majority")
-class Majority(TicketVote):
+class Majority(SizedVote):
     """One ticket for all tasks: what at least k tasks keep, by default more than half."""
 
+    thresholds: ClassVar = ("k",)
     kind: Literal["majority"] = "majority"
     k: pydantic.PositiveInt | None = pydantic.Field(None, description="votes needed; default: more than half")
 

@@ -1,12 +1,13 @@
 import itertools
 
+import numpy as np
 import pytest
 
-from mtl_tickets.errors import TicketError
+from mtl_tickets.errors import ConfigError, TicketError
 from mtl_tickets.tickets.sharing import parse_rule
 from mtl_tickets.tickets.ticket import Ticket
 from tests.tickets.sharing.test_operator import world
-from tests.tickets.worlds import BASE, NEURONS, SMALL, ticket_of
+from tests.tickets.worlds import BASE, NEURONS, SMALL, WEIGHTS, ticket_of
 
 
 def tickets_with_heads(space, count):
@@ -71,3 +72,51 @@ def test_an_intersection_that_empties_a_layer_is_repaired():
     for ticket in shared("intersection", tickets).values():
         assert ticket.units["heads"].sum(axis=1).tolist() == [1, 1, 1]
         assert ticket.about.kind == "shared"
+
+
+@pytest.mark.parametrize("space", [SMALL, NEURONS, WEIGHTS])
+def test_at_ones_own_budget_the_threshold_decides_nothing(space):
+    given = world(space)
+    union, majority, intersection = (
+        parse_rule({"kind": kind, "budget": "own"})(*given) for kind in ("union", "majority", "intersection")
+    )
+    assert union == majority == intersection
+    with pytest.raises(ConfigError, match="k: has no effect with budget: own"):
+        parse_rule({"kind": "majority", "k": 2, "budget": "own"})
+
+
+@pytest.mark.parametrize("space", [BASE, NEURONS, WEIGHTS])
+def test_at_ones_own_budget_votes_come_first_and_scores_break_ties(space):
+    tickets, scores, rows = world(space)
+    summed = {part: sum(s.normalised().values[part] for s in scores.values()) for part in space.parts}
+    votes = {part: sum(t.units[part].astype(int) for t in tickets.values()) for part in space.parts}
+    for ticket in parse_rule({"kind": "union", "budget": "own"})(tickets, scores, rows).values():
+        for pool, parts in space.pools.items():
+            if pool == "heads":  # the best head of each layer is protected, and out of the contest
+                best = np.lexsort((summed[pool], votes[pool]), axis=-1)[:, -1:]
+                assert np.take_along_axis(ticket.units[pool], best, axis=1).all()
+                contest = {pool: np.arange(space.heads) != best}
+            else:
+                contest = {part: np.ones(space.parts[part], dtype=bool) for part in parts}
+            kept, dropped = (
+                [(v, x) for p in parts for v, x in zip(votes[p][m[p]], summed[p][m[p]], strict=True)]
+                for m in (
+                    {p: contest[p] & ticket.units[p] for p in parts},
+                    {p: contest[p] & ~ticket.units[p] for p in parts},
+                )
+            )
+            assert not kept or not dropped or min(kept) > max(dropped)
+
+
+def test_a_small_ticket_is_not_voted_out_of_a_layer():
+    heads = {"small": np.eye(3, 4, dtype=bool)}  # one head in each layer; everybody else wants the lower two layers
+    heads |= {f"t{i}": np.arange(12).reshape(3, 4) < 8 + i for i in (1, 2)}
+    tickets = {task: Ticket(SMALL, {"heads": kept, "ffn": np.ones(3, dtype=bool)}) for task, kept in heads.items()}
+    ticket = shared({"kind": "union", "budget": "own"}, tickets)["small"]
+    assert ticket.units["heads"].sum(axis=1).tolist() == [1, 1, 1]
+
+
+def test_dense_and_own_have_no_budget_to_choose():
+    for name in ("dense", "own"):
+        with pytest.raises(ConfigError, match="budget: unknown key"):
+            parse_rule({"kind": name, "budget": "own"})
