@@ -10,8 +10,9 @@ text, at most 128 tokens; the same BERT with random weights, AdamW, dropout 0.1,
 - transformers Trainer on rows padded to 128, as run_glue.py sets it up (one task's head: its speed does not depend on
   the task).
 
-Then the same in bf16; what tickets on every task cost; and how the speed changes with the number of tasks on the same
-rows. Rounds alternate; a round's first steps are not counted; a ratio is the median over rounds of ratios.
+Then the same in bf16; in either precision also rows packed without padding, and compiled layers (what compiling takes
+is not counted); what tickets on every task cost; and how the speed changes with the number of tasks on the same rows.
+Rounds alternate; a round's first steps are not counted; a ratio is the median over rounds of ratios.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ from mtl_tickets.training.optim import OptimiserSettings
 
 ROWS, RATE = 32, 1e-4
 OURS, PUBLISHED, TRAINER = "mtl_tickets", "one task a batch, random order", "transformers Trainer, padded to 128"
+PACKED, COMPILED = "mtl_tickets, packed rows", "mtl_tickets, compiled layers"
 BATCHES = {OURS: BatchSettings(size=ROWS), PUBLISHED: published_batches(ROWS)}
 
 
@@ -61,16 +63,19 @@ def ours(
     batches: BatchSettings,
     precision: str,
     prepare: Callable[[MultiTaskModel], None] = lambda _: None,
+    *,
+    attention: str = "sdpa",
+    compiled: bool = False,
 ) -> float:
     """Trains one epoch."""
     split = tokenizer()
-    made = model(shape, [info(name, load_task(name.split("-")[0])) for name in tasks]).to(device())
+    made = model(shape, [info(name, load_task(name.split("-")[0])) for name in tasks], attention).to(device())
     prepare(made)
     source = TaskBatches(tasks, batches, 0, split.pad_token_id)
     watch = Stopwatch([sum(len(rows.indices) for rows in batch) for batch in source.plan(0)])
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=precision)
-    settings = TrainSettings(epochs=1, optimiser=OptimiserSettings(lr=RATE), batches=batches)
+    settings = TrainSettings(epochs=1, optimiser=OptimiserSettings(lr=RATE), batches=batches, compile=compiled)
     train(made, source, task_loss, settings, accelerator, seed=0, on_step=watch.step)
     return watch.speed
 
@@ -151,6 +156,20 @@ def main() -> None:
         told = {"precision": "fp32" if precision == "no" else precision}
         what = "training on a GLUE mix"
         comparisons += [comparison(what, figures, unit, OURS, other) | told for other in (TRAINER, PUBLISHED)]
+        ways = {
+            OURS: lambda precision=precision: ours(shape, tasks, BATCHES[OURS], precision, with_tickets),
+            PACKED: lambda precision=precision: ours(
+                shape, tasks, BATCHES[OURS], precision, with_tickets, attention="packed"
+            ),
+            COMPILED: lambda precision=precision: ours(
+                shape, tasks, BATCHES[OURS], precision, with_tickets, compiled=True
+            ),
+        }
+        # the first round compiles, and is not counted; later ones find what it made
+        ways[COMPILED]()
+        figures = rounds(ways, repeats, unit)
+        what = "training through tickets"
+        comparisons += [comparison(what, figures, unit, other, OURS) | told for other in (PACKED, COMPILED)]
     gated = {
         "tickets on every task": lambda: ours(shape, tasks, BATCHES[OURS], "no", with_tickets),
         "no tickets": lambda: ours(shape, tasks, BATCHES[OURS], "no"),

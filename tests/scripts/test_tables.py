@@ -1,9 +1,12 @@
 """The tables that scripts make: every number is the mean of its rows, and what does not fit together is refused."""
 
+import numpy as np
 import pytest
 
 from mtl_tickets.errors import CheckpointError
 from mtl_tickets.evaluation.records import Row
+from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.tickets.ticket import Ticket
 
 from .loading import script
 
@@ -116,3 +119,30 @@ def test_searches_are_told_apart_by_steps_and_by_how_much_the_choice_costs():
         assert cell["standard_error"] == 4.0  # sqrt(0.8 * 0.2 / 100)
         assert cell["within"] is within
         assert cell["dev_scores"] == {"all": 20.0, "halving": 10.0 * scores_of}
+
+
+def layered(kept_heads, blocks):
+    """A ticket of 3 layers of 2 heads: in each layer the heads named, and whether the block is kept."""
+    space = StructuredSpace.of(layers=3, heads=2, hidden=4, intermediate=8, total=1000)
+    heads = np.array([[head in kept for head in range(2)] for kept in kept_heads])
+    return Ticket(space, {"heads": heads, "ffn": np.array(blocks)})
+
+
+def test_a_layer_is_computed_once_for_tasks_that_agree_up_to_it():
+    groups = script("prefix_table").groups
+    one = layered([{0, 1}, {0}, {0, 1}], [True, True, True])
+    above = layered([{0, 1}, {0}, {0, 1}], [True, True, False])
+    below = layered([{0}, {0}, {0, 1}], [True, True, False])
+    assert groups({"a": one, "b": one}) == [1, 1, 1]
+    assert groups({"a": one, "b": above}) == [1, 1, 2]
+    # who parts below has parted for good, though the layers above are alike
+    assert groups({"a": one, "b": above, "c": below}) == [2, 2, 3]
+
+
+def test_rules_stand_side_by_side_with_what_their_tasks_have_in_common():
+    one, above = layered([{0, 1}] * 3, [True] * 3), layered([{0, 1}] * 3, [True, True, False])
+    rows = [row("multi/own", task, value, split=split) for task, split, value in (
+        ("a", "dev", 60), ("a", "selection", 0), ("m", "dev_matched", 80), ("m", "dev_mismatched", 70))]  # fmt: skip
+    line = script("prefix_table").line("own", [(rows, {"a": one, "m": above})])
+    kept = (one.remaining_percent() + above.remaining_percent()) / 2
+    assert line == f"| own | 67.5 | {kept:.1f} | 2.0 | 66.7 |"
