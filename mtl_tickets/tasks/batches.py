@@ -77,7 +77,8 @@ class Batch:
     ``input_ids``, ``attention_mask``, ``token_type_ids``: int64 [B, S]. ``segments``: (task, start, stop), rows sorted
     by task. ``labels``: one tensor a segment, int64 or float32 [stop - start], or None where unlabelled. ``indices``:
     int64 [B], each row's index in its task. ``count``: what the summed loss is divided by; under several processes it
-    counts the rows of all of them. ``tokens``: how many are no padding. ``weight`` is 0 for the stand-in row of a process that has no row of this batch.
+    counts the rows of all of them. ``tokens``: how many are no padding. ``weight`` is 0 for the stand-in row of a
+    process that has no row of this batch.
     """
 
     input_ids: torch.Tensor
