@@ -236,6 +236,10 @@ def _cross_checks(experiment: Experiment, tasks: dict[str, TaskSpec], document: 
         if source is not None and not own_source and source not in spec.sources:
             rule = f"task {name} has no such source"
             problems.append(document.problem(("data", "source"), rule, source, nearest(source, list(spec.sources))))
+    train = getattr(experiment.recipe, "train", None)
+    if experiment.encoder.attention == "packed" and getattr(train, "compile", False):
+        rule = "packed rows have another longest text in every batch, for which layers would be compiled anew"
+        problems.append(document.problem(("recipe", "train", "compile"), rule, True, "with compile, attention: sdpa"))
     for key in getattr(experiment.recipe, "per_task", {}):
         if all_read and key not in learned:
             problems.append(

@@ -72,6 +72,10 @@ def test_overrides_are_checked_like_the_file(tmp_path):
         ({"recipe": {"kind": "super_ticket"}}, "recipe.kind"),
         ({"recipe": {**RECIPE, "sharing": ["own", {"kind": "own"}]}}, "recipe.sharing"),
         ({"recipe": {**RECIPE, "compat": "referense"}}, "recipe.compat"),
+        (
+            {"encoder": {"attention": "packed"}, "recipe": {**RECIPE, "train": {"compile": True}}},
+            "recipe.train.compile",
+        ),
     ],
 )
 def test_mistakes_are_placed(tmp_path, changes, place):
@@ -122,6 +126,7 @@ def test_the_folder_is_named_by_what_changes_numbers(tmp_path):
     # a default written out is still the default
     assert plain == digest("recipe.train.epochs=3")
     assert plain == digest("recipe.train.checkpoint_seconds=1")
+    assert plain == digest("recipe.train.ahead=3")
     others = [
         digest("recipe.train.epochs=4"),
         digest(tasks=["rte"]),
@@ -130,8 +135,10 @@ def test_the_folder_is_named_by_what_changes_numbers(tmp_path):
         digest(recipe={**RECIPE, "sharing": ["union"]}),
         digest(recipe={**RECIPE, "compat": "reference"}),
         digest(limit={"train": 5}),
+        digest("recipe.train.compile=true"),
+        digest("encoder.attention=packed"),
     ]
-    assert len({plain, *others}) == 8
+    assert len({plain, *others}) == 10
 
 
 FILES = {"kind": "files", "text": ["t"], "label": "l", "splits": {"train": "a.csv", "dev": "b.csv"}}
