@@ -123,9 +123,18 @@ def main() -> None:
     differing = [found["within"] for found in cells if found["rungs"]["all"] != found["rungs"]["halving"]]
     result = {
         "what": "search",
-        "experiment": load_experiment(given.experiment).experiment.name,
+        "shape": f"experiment {load_experiment(given.experiment).experiment.name}",
         "settings": given.set,
-        "steps": steps | {"share": round(steps["halving"] / steps["all"], 4)},
+        "comparisons": [
+            {
+                "what": f"finding the tickets of {len(tasks)} tasks, {len(rows['all'])} seeds",
+                "unit": "training steps",
+                "of": "successive halving",
+                "over": "every rung trained to the end",
+                "ratio": round(steps["halving"] / steps["all"], 4),
+                "medians": {"successive halving": steps["halving"], "every rung trained to the end": steps["all"]},
+            }
+        ],
         "choices": {
             "all": len(cells),
             "equal": len(cells) - len(differing),
@@ -136,7 +145,7 @@ def main() -> None:
             [found["dev_scores"]["halving"] - found["dev_scores"]["all"] for found in cells]
         ),
         "cells": cells,
-        **machine("as the experiment says"),
+        **machine(load_experiment(given.experiment).experiment.mixed_precision.replace("no", "fp32")),
     }
     write(given.json, result)
 

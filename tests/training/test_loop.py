@@ -88,6 +88,18 @@ def test_accumulation_resumes_too(tasks, accelerator, tmp_path):
     assert equal(weights(model), weights(run(tasks, accelerator, how, tmp_path / "c")[0]))
 
 
+def test_who_is_there_already_does_not_go_on(tasks, accelerator, tmp_path):
+    how, path = settings(), tmp_path / "c"
+    found = []
+    for _ in range(2):
+        model = tiny.model(CLASSES)
+        source = TaskBatches(tasks, how.batches, 5, 0)
+        result = train(model, source, task_loss, how, accelerator, seed=3, checkpoint=path, until=4)
+        found.append((weights(model), result.steps, result.examples))
+    assert equal(found[0][0], found[1][0])
+    assert found[0][1:] == found[1][1:] and found[0][1] == 4
+
+
 @pytest.mark.parametrize("stop", [None, 3])
 def test_batches_made_ahead_change_nothing(tasks, accelerator, tmp_path, stop):
     plain, _ = run(tasks, accelerator, settings(accumulate=2))
