@@ -105,6 +105,10 @@ class Loaded:
         ]
         self.digest = digest([DEFAULTS, self.experiment.deciding(), tasks], length=10)
 
+    def moved_to(self, output: Path) -> Loaded:
+        """The same with its folder in ``output``."""
+        return Loaded(self.experiment.model_copy(update={"output": output}), self.tasks, self.file)
+
     def sources(self, spec: TaskSpec) -> dict[str, Source]:
         """Where each split that a run reads comes from. A split that no source has is left out: reading says so."""
         found = {}

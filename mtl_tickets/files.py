@@ -148,6 +148,15 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the folder now (:func:`locked`)."""
+    path = folder / ".lock"
+    if not path.exists():
+        return False
+    with open(path, "a+", encoding="utf-8") as lock:
+        return not _took(lock)
+
+
 def _took(lock: IO[str]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -37,8 +37,10 @@ def run_experiment(
     restart: bool = False,
     to: str | None = None,
     progress: Progress | None = None,
+    shared: Path | None = None,
 ) -> list[RunSummary]:
-    """Runs the recipe for every seed, one after the other; a finished run is not run again.
+    """Runs the recipe for every seed, one after the other; a finished run is not run again. ``shared``: a folder where
+    runs leave stages for each other.
 
     Raises :class:`InputError` for an unknown stage, data that breaks a rule (before any training), an encoder that is
     not supported, a stopped run that neither ``resume`` nor ``restart`` was given for, and a run that was made from
@@ -52,7 +54,7 @@ def run_experiment(
     summaries = []
     for seed in seeds if seeds is not None else experiment.seeds:
         config = experiment.model_dump(mode="json")
-        run = RunDirectory(loaded.folder / f"seed-{seed}", config, loaded.digest, seed)
+        run = RunDirectory(loaded.folder / f"seed-{seed}", config, loaded.digest, seed, shared)
         with run.opened(resume=resume or to is not None, restart=restart):
             finished = run.finished
             if not finished:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.scoring import ScoreSettings
 from mtl_tickets.tickets.ticket import Ticket
+from mtl_tickets.training.learned_gates import Values
 from mtl_tickets.training.loop import TrainSettings
 from mtl_tickets.training.rewind import Snapshot
 
@@ -57,6 +60,19 @@ class Look:
     stage: str
     training: Training
     until: int
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A training in which the tasks' tickets are trained with the encoder. ``start``: task -> the first numbers of its
+    units; ``draw``: what a task keeps of them (:mod:`mtl_tickets.training.learned_gates`)."""
+
+    stage: str
+    start: Mapping[str, Values]
+    draw: Callable[[str, Values], Mapping[str, np.ndarray]]
+    settings: TrainSettings
+    gate_lr: float
+    overlap: float
 
 
 @dataclass(frozen=True)

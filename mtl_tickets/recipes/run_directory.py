@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from mtl_tickets.provenance import commit, device, now, versions
 
 # a stage's checkpoint while it runs; it goes when the stage is done
 CHECKPOINT = "checkpoint.safetensors"
+DONE = "done.json"
 # where the stages of a restarted run lie while they are deleted
 THROWN_AWAY = ".thrown-away"
 
@@ -44,8 +46,10 @@ class Input:
 class RunDirectory:
     """The folder of one run (one recipe, one configuration, one seed)."""
 
-    def __init__(self, path: Path, config: dict[str, Any], config_digest: str, seed: int):
+    def __init__(self, path: Path, config: dict[str, Any], config_digest: str, seed: int, shared: Path | None = None):
         self.path = path
+        # where runs of a study leave stages for each other, by what they are made from
+        self.shared = shared
         self.config = config
         self.config_digest = config_digest
         self.seed = seed
@@ -137,13 +141,14 @@ class RunDirectory:
     def stage_folder(self, stage: str) -> Path:
         return self.path / "stages" / stage
 
-    def stage(self, stage: str, work: StageWork) -> dict[str, Any]:
+    def stage(self, stage: str, work: StageWork, made_from: str | None = None) -> dict[str, Any]:
         """Does ``work(folder)`` once and keeps what it returns (JSON-able, with its metric rows under ``rows``).
 
-        Where the stage is done already, what was kept is returned and nothing is computed.
+        Where the stage is done already, what was kept is returned and nothing is computed. ``made_from`` stands for
+        everything that decides the result: runs that share stages find it by that (:meth:`take`).
         """
         folder = self.stage_folder(stage)
-        done = folder / "done.json"
+        done = folder / DONE
         self._stages.append(stage)
         if done.exists():
             return self.result(stage)
@@ -153,15 +158,48 @@ class RunDirectory:
         result["seconds"] = round(time.monotonic() - started, 3)
         write_json(done, result)
         (folder / CHECKPOINT).unlink(missing_ok=True)
+        if made_from is not None:
+            self._give(folder, made_from)
         self.write_results()
         return result
 
+    def take(self, stage: str, made_from: str | None) -> None:
+        """Takes the stage over from a run that has done it from the same, if there is one. Its rows become this run's,
+        and ``taken`` says where they are from."""
+        if self.shared is None or made_from is None or self.is_done(stage):
+            return
+        if not (self.shared / made_from / DONE).exists():
+            return
+        source, folder = self.shared / made_from, self.stage_folder(stage)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(source.iterdir()):
+            if file.name != DONE:
+                (folder / file.name).unlink(missing_ok=True)
+                _linked(file, folder / file.name)
+        result = dict(read_json(source / DONE))  # type: ignore[call-overload]
+        rows = [{**row, "run": self.name, "config": self.config_digest} for row in result.get("rows", [])]
+        by = {"run": result["rows"][0]["run"]} if result.get("rows") else {}
+        write_json(folder / DONE, {**result, "rows": rows, "taken": {**by, "made_from": made_from}})
+
+    def _give(self, folder: Path, made_from: str) -> None:
+        if self.shared is None or (self.shared / made_from).exists():
+            return
+        self.shared.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".part-", dir=self.shared))
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and file.name != CHECKPOINT:
+                _linked(file, part / file.name)
+        # another run may have been quicker; both did the same
+        with contextlib.suppress(OSError):
+            os.rename(part, self.shared / made_from)
+        shutil.rmtree(part, ignore_errors=True)
+
     def result(self, stage: str) -> dict[str, Any]:
         """What a finished stage kept; a :class:`CheckpointError` where it is not done."""
-        return dict(read_json(self.stage_folder(stage) / "done.json"))  # type: ignore[call-overload]
+        return dict(read_json(self.stage_folder(stage) / DONE))  # type: ignore[call-overload]
 
     def is_done(self, stage: str) -> bool:
-        return (self.stage_folder(stage) / "done.json").exists()
+        return (self.stage_folder(stage) / DONE).exists()
 
     def row(
         self, stage: str, task: str, split: str, metric: str, value: float, n: int, step: int = 0
@@ -214,3 +252,11 @@ class RunDirectory:
                 "device": device(),
             },
         )
+
+
+def _linked(file: Path, place: Path) -> None:
+    """The same file in another place: a link where the file system has them, else a copy. Stages are never changed."""
+    try:
+        os.link(file, place)
+    except OSError:
+        shutil.copyfile(file, place)

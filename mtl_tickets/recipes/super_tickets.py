@@ -17,7 +17,7 @@ import pydantic
 
 from mtl_tickets.errors import Problem
 from mtl_tickets.recipes.base import RECIPES, RecipeSettings
-from mtl_tickets.recipes.jobs import Scoring, Training
+from mtl_tickets.recipes.jobs import Learning, Scoring, Training
 from mtl_tickets.recipes.search import SearchSettings, worth_finishing
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
 from mtl_tickets.scoring import ScoreSettings
@@ -28,7 +28,10 @@ from mtl_tickets.tickets.draw import Budget, LadderSettings, draw, ladder_budget
 from mtl_tickets.tickets.overlap import overlap
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.sharing import RULES
+from mtl_tickets.tickets.sharing.adaptive import Adaptive
+from mtl_tickets.tickets.sharing.operator import Poll
 from mtl_tickets.tickets.ticket import Ticket
+from mtl_tickets.training.learned_gates import first_numbers
 from mtl_tickets.training.loop import TrainSettings
 
 if TYPE_CHECKING:
@@ -111,8 +114,8 @@ class SuperTickets(RecipeSettings):
     @pydantic.field_validator("sharing")
     @classmethod
     def _each_once(cls, rules: tuple[Any, ...]) -> tuple[Any, ...]:
-        kinds = [rule.kind for rule in rules]
-        if len(set(kinds)) != len(kinds):
+        names = [rule.name for rule in rules]
+        if len(set(names)) != len(names):
             raise ValueError("a sharing rule may stand only once")
         return rules
 
@@ -153,7 +156,13 @@ class SuperTickets(RecipeSettings):
         headings = {f"yardstick/{name}": name.replace("_", " ") for name in self.yardsticks}
         headings |= {"single": "single-task", "multi/dense": "dense multi-task"}
         names = {"own": "own tickets"}
-        return headings | {f"multi/{rule.kind}": names.get(rule.kind, rule.kind) for rule in self.sharing}
+        return headings | {f"multi/{name}": names.get(name, str(rule)) for name, rule in self.rules.items()}
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """The sharing rules by the names of their stages and folders: the kind, where it stands only once."""
+        kinds = [rule.kind for rule in self.sharing]
+        return {rule.name if kinds.count(rule.kind) > 1 else rule.kind: rule for rule in self.sharing}
 
     # -- the algorithm ------------------------------------------------------------------------------------------------
 
@@ -192,7 +201,7 @@ class SuperTickets(RecipeSettings):
         own = {task: self._choose(bench, task, rungs[task]) for task in bench.learned}  # 4. the best rung
         bench.reached("choose")
 
-        sharing = {"dense": RULES.get("dense")()} | {rule.kind: rule for rule in self.sharing}
+        sharing = {"dense": RULES.get("dense")()} | self.rules
         shared = {  # 5. decide how the tasks' tickets are shared
             name: self._share(bench, name, rule, own, scores) for name, rule in sharing.items()
         }
@@ -273,7 +282,7 @@ class SuperTickets(RecipeSettings):
         folder = bench.run.path / "tickets" / name
 
         def share_stage(_: Path) -> dict[str, Any]:
-            shared = rule(own, scores, bench.rows())
+            shared = rule(own, self._scores_for(bench, name, rule, own, scores), bench.rows(), bench.seed)
             for task, ticket in shared.items():
                 if name != "own":  # those are there already, as chosen
                     ticket.where(
@@ -292,6 +301,34 @@ class SuperTickets(RecipeSettings):
             for task in bench.learned
         }
 
+    def _scores_for(
+        self, bench: Workbench, name: str, rule: Any, own: dict[str, Ticket], scores: dict[str, Scores]
+    ) -> dict[str, Scores]:
+        """The scores a rule is given; what some rules vote with has to be found out by training."""
+        if rule.scored_by == "tall":
+            dense = {task: Ticket.dense(bench.space) for task in bench.learned}
+            bench.fine_tune_each([self._together(bench, "dense", dense)])
+            alone = {task: f"single/{task}" for task in bench.learned}
+            return bench.tall_scores(bench.model_folder("dense"), alone, rule.threshold)
+        if rule.scored_by == "learned":
+            first = Adaptive(kappa=rule.kappa)(own, scores, bench.rows(), bench.seed)
+            poll = Poll(own, scores, bench.rows(), bench.seed)
+            start = {task: first_numbers(first[task].units, scores[task].values) for task in bench.learned}
+            learning = Learning(
+                f"scores/{name}",
+                start,
+                lambda task, values: rule.redrawn(task, values, poll),
+                self._multi(bench).model_copy(update={"compile": False}),
+                rule.gate_lr,
+                rule.overlap,
+            )
+            return bench.learn_tickets(learning)
+        return scores
+
+    def _together(self, bench: Workbench, name: str, tickets: dict[str, Ticket]) -> Training:
+        stage, folder = f"multi/{name}", bench.model_folder(name)
+        return Training(stage, stage, tuple(bench.learned), self._multi(bench), tickets, keep_model=folder)
+
     def _train_together(self, bench: Workbench, shared: dict[str, dict[str, Ticket]]) -> None:
         """One multi-task training a rule; a rule that gave the tickets of an earlier one takes over its numbers."""
         digests = {
@@ -302,13 +339,7 @@ class SuperTickets(RecipeSettings):
         # work that falls away is told before the rest begins, so that the time left is right
         bench.spared(tasks, settings, times=sum(twins[name] != name for name in shared))
         bench.fine_tune_each(
-            [
-                Training(
-                    f"multi/{name}", f"multi/{name}", tasks, settings, tickets, keep_model=bench.model_folder(name)
-                )
-                for name, tickets in shared.items()
-                if twins[name] == name
-            ]
+            [self._together(bench, name, tickets) for name, tickets in shared.items() if twins[name] == name]
         )
         for name, tickets in shared.items():
             if twins[name] != name:
@@ -366,7 +397,8 @@ class SuperTickets(RecipeSettings):
         for task in bench.learned:
             steps = bench.steps([task], self._single(task))
             single += steps * (1 + rungs * len(self.controls)) + self.search.steps(rungs, steps)
-        together = len({"dense", *(rule.kind for rule in self.sharing)})
+        together = len({"dense", *self.rules})
+        together += sum(rule.scored_by == "learned" for rule in self.sharing)
         return single + bench.steps(bench.learned, self._multi(bench)) * together
 
 

@@ -19,17 +19,20 @@ from mtl_tickets.model.encoders import encoder_hash, read_config
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
 from mtl_tickets.model.settings import EncoderSettings
 from mtl_tickets.progress import Progress
-from mtl_tickets.recipes.jobs import Look, Scoring, Start, StoppedAfter, Training
+from mtl_tickets.recipes.jobs import Learning, Look, Scoring, Start, StoppedAfter, Training
+from mtl_tickets.recipes.made_from import MadeFrom
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
 from mtl_tickets.recipes.side_by_side import side_by_side
 from mtl_tickets.scoring import score_tasks
+from mtl_tickets.scoring.tall import tall_shares
 from mtl_tickets.tasks.batches import TaskBatches
 from mtl_tickets.tasks.data import TaskData
-from mtl_tickets.tasks.encode import cache_key, tokenizer_fingerprint
+from mtl_tickets.tasks.encode import tokenizer_fingerprint
 from mtl_tickets.tasks.metrics import compute, score
 from mtl_tickets.tasks.spec import TaskSpec
-from mtl_tickets.tickets.scores import Scores
+from mtl_tickets.tickets.scores import ScoreOrigin, Scores
 from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.training.learned_gates import LearnedGates
 from mtl_tickets.training.loop import TrainResult, TrainSettings, total_steps, train
 from mtl_tickets.training.objectives.task_loss import task_loss
 
@@ -61,6 +64,7 @@ class Workbench:
         self.learned = [name for name in self.tasks if name not in self.extra]
         self._start: tuple[tuple[str, ...], Start] | None = None
         self._known: tuple[StructuredSpace, str] | None = None
+        self.made_from = MadeFrom(self)
         # steps of each training that progress has been told of; a worker starts with its parent's
         self._counted: dict[str, int] = {}
 
@@ -85,11 +89,8 @@ class Workbench:
         for task, data in self.data.items():
             if task in self.learned:
                 found.append(Input(f"task {task}, split train", data.raw("train").file, data.train_key))
-            longest = self.tasks[task].max_length or self.settings.max_length
             for split in self.tasks[task].dev_splits:
-                rows = data.raw(split)
-                key = cache_key(self.tasks[task], rows, self.tokenizer, longest, "truncate")
-                found.append(Input(f"task {task}, split {split}", rows.file, key))
+                found.append(Input(f"task {task}, split {split}", data.raw(split).file, data.dev_key(split)))
         return found
 
     def rows(self) -> dict[str, int]:
@@ -126,6 +127,8 @@ class Workbench:
 
     def fine_tune_each(self, trainings: Sequence[Training]) -> None:
         """Trainings that do not need each other: side by side where the run has workers, else one after the other."""
+        for training in trainings:
+            self.run.take(training.stage, self.made_from.training(training))
         left = [training for training in trainings if not self.run.is_done(training.stage)]
         for training in trainings:
             if training not in left:
@@ -135,9 +138,12 @@ class Workbench:
         self._each(self.fine_tune, left, len(trainings))
         for training in trainings:  # here a finished stage is only entered into the run's rows
             self.fine_tune(training)
+            self._counted[training.stage] = self.steps(training.tasks, training.settings)
 
     def score_each(self, scorings: Sequence[Scoring]) -> dict[str, Scores]:
         """The scores of every task, side by side where the run has workers."""
+        for scoring in scorings:
+            self.run.take(scoring.stage, self.made_from.scoring(scoring))
         self._each(self.score, [scoring for scoring in scorings if not self.run.is_done(scoring.stage)], len(scorings))
         return {scoring.task: self.score(scoring) for scoring in scorings}
 
@@ -178,10 +184,12 @@ class Workbench:
                 "model": str(training.keep_model.relative_to(self.run.path)) if training.keep_model else None,
             }
 
-        self.run.stage(stage, fine_tune_stage)
+        self.run.stage(stage, fine_tune_stage, self.made_from.training(training))
 
     def look_each(self, looks: Sequence[Look]) -> dict[str, float]:
         """The selection score at every look, by stage; side by side where the run has workers."""
+        for look in looks:
+            self.run.take(look.stage, self.made_from.look(look))
         left = [look for look in looks if not self.run.is_done(look.stage)]
         for look in looks:
             if look not in left:
@@ -208,7 +216,7 @@ class Workbench:
             row = self.run.row(name, task, "selection", "score", score, len(self.data[task].selection), look.until)
             return {"rows": [row], "score": score, "steps": result.steps}
 
-        return float(self.run.stage(look.stage, look_stage)["score"])
+        return float(self.run.stage(look.stage, look_stage, self.made_from.look(look))["score"])
 
     def give_up(self, look: Look) -> None:
         """What was trained until here is not gone on with."""
@@ -225,14 +233,8 @@ class Workbench:
         seed = derived_seed(self.seed, "train", *sorted(tasks))
         start = self.start(tasks)
         model = start.rewound(tickets)
-        identity = digest(
-            {
-                "start": start.snapshot.digest,
-                "tickets": {task: ticket.digest() for task, ticket in (tickets or {}).items()},
-                "settings": settings.model_dump(mode="json", exclude={"checkpoint_seconds", "ahead"}),
-                "seed": seed,
-                "data": {task: self.data[task].train_key for task in tasks},
-            }
+        identity = self._identity(
+            start, tasks, settings, {"tickets": {task: ticket.digest() for task, ticket in (tickets or {}).items()}}
         )
         folder = self.run.stage_folder(training.stage)
         folder.mkdir(parents=True, exist_ok=True)
@@ -259,6 +261,18 @@ class Workbench:
             until=until,
         )
         return model, result
+
+    def _identity(self, start: Start, tasks: Sequence[str], settings: TrainSettings, more: dict[str, Any]) -> str:
+        """What is trained; a checkpoint of anything else is refused."""
+        return digest(
+            {
+                "start": start.snapshot.digest,
+                "settings": settings.model_dump(mode="json", exclude={"checkpoint_seconds", "ahead"}),
+                "seed": derived_seed(self.seed, "train", *sorted(tasks)),
+                "data": {task: self.data[task].train_key for task in tasks},
+                **more,
+            }
+        )
 
     def spared(self, tasks: Sequence[str], settings: TrainSettings, times: int) -> None:
         """Tells that so many trainings, counted before the run began, need not be done."""
@@ -304,8 +318,69 @@ class Workbench:
                 rows.append(self.run.row("scores", task, "train", "rank_agreement", agreement, scores.about.rows or 0))
             return {"rows": rows}
 
-        self.run.stage(stage, score_stage)
+        self.run.stage(stage, score_stage, self.made_from.scoring(scoring))
         return Scores.load(file, space=self.space)
+
+    def tall_scores(self, together: Path, alone: Mapping[str, str], threshold: float) -> dict[str, Scores]:
+        """For every task the share of each unit's weights in the model at ``together`` that are the task's own.
+        ``alone``: task -> the stage that kept the weights it has alone."""
+        before = {
+            name: w.detach().clone() for name, w in self.start(self.learned[:1]).rewound().encoder.named_parameters()
+        }
+        space, found = self.space, {}
+        for task in self.learned:
+            stage = f"scores/tall-{threshold:g}/{task}"
+            file = self.run.stage_folder(stage) / "scores.safetensors"
+
+            def tall_stage(_: Path, task: str = task, stage: str = stage, file: Path = file) -> dict[str, Any]:
+                self.progress.stage(stage)
+                model = store.load(together)
+                kept = load_file(self.run.stage_folder(alone[task]) / "weights.safetensors")
+                own = {name.removeprefix("encoder."): w for name, w in kept.items() if name.startswith("encoder.")}
+                on_cpu = {name: w.cpu() for name, w in before.items()}
+                values = tall_shares(
+                    model.encoder, space, on_cpu, own, dict(model.encoder.named_parameters()), threshold
+                )
+                Scores(space, values, ScoreOrigin(task=task, score="tall", seed=self.seed)).save(file)
+                return {"rows": []}
+
+            self.run.stage(stage, tall_stage)
+            found[task] = Scores.load(file, space=space)
+        return found
+
+    def learn_tickets(self, learning: Learning) -> dict[str, Scores]:
+        """The numbers that a training of the encoder with its gates gave to every task's units."""
+        stage, tasks, settings = learning.stage, tuple(learning.start), learning.settings
+        folder = self.run.stage_folder(stage)
+
+        def learn_stage(_: Path) -> dict[str, Any]:
+            self.progress.stage(stage)
+            start = self.start(tasks)
+            speed = learning.gate_lr / settings.optimiser.lr
+            learned = LearnedGates(start.rewound(), learning.start, learning.draw, speed, learning.overlap)
+            told = {task: [values[part].tolist() for part in sorted(values)] for task, values in learning.start.items()}
+            identity = self._identity(
+                start, tasks, settings, {"start": told, "gate_lr": learning.gate_lr, "overlap": learning.overlap}
+            )
+            seed = derived_seed(self.seed, "train", *sorted(tasks))
+            result = train(
+                learned,
+                self._batches(tasks, settings, seed),
+                learned.loss,
+                settings,
+                self.accelerator,
+                seed=seed,
+                identity=identity,
+                checkpoint=folder / CHECKPOINT,
+                on_step=self.progress.advance,
+            )
+            for task in tasks:
+                origin = ScoreOrigin(task=task, score="learned", seed=self.seed)
+                Scores(self.space, learned.of_task(task), origin).save(folder / f"{task}.safetensors")
+            return {"rows": [], "history": result.history, "steps": result.steps}
+
+        self.run.stage(stage, learn_stage)
+        return {task: Scores.load(folder / f"{task}.safetensors", space=self.space) for task in tasks}
 
     def yardsticks(self, names: Sequence[str]) -> None:
         """What a model has to beat, on the same rows."""

@@ -89,6 +89,15 @@ class TaskData:
         content = cache_key(self.spec, self._rows("train"), self._tokenizer, self._max_length, longer)
         return digest([content, self._parts[0].tolist()])
 
+    @cached_property
+    def selection_key(self) -> str:
+        """Stands for the rows of the selection split, beside :attr:`train_key`."""
+        return digest(self.selection.rows.tolist())
+
+    def dev_key(self, split: str) -> str:
+        """Stands for the encoded rows of a dev split, its cap included."""
+        return cache_key(self.spec, self.raw(split), self._tokenizer, self._max_length, "truncate")
+
     def read(self, train: bool = True) -> None:
         """Reads and encodes everything now, so that bad data is refused before anything is trained."""
         parts = [*self.dev.values(), *([self.train, self.selection] if train else [])]

@@ -26,10 +26,10 @@ class Random(Control):
 
     makes: ClassVar = "random"
     kind: Literal["random"] = "random"
-    seed: int = pydantic.Field(0, ge=0, description="tasks draw apart, whatever other tasks there are")
+    seed: int = pydantic.Field(0, ge=0, description="tasks and runs draw apart, whatever other tasks there are")
 
     def ballot(self, task: str, voter: str, poll: Poll) -> Units:
-        name = hashlib.sha256(f"{self.seed}/{task}".encode()).digest()
+        name = hashlib.sha256(f"{poll.seed}/{self.seed}/{task}".encode()).digest()
         return Scores.random(poll.space, int.from_bytes(name[:8])).values
 
 

@@ -14,6 +14,7 @@ least one head.
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -48,6 +49,8 @@ class Poll:
     tickets: Mapping[str, Ticket]
     scores: Mapping[str, Scores]
     rows: Mapping[str, int]
+    seed: int = 0
+    """Of the run: what a rule draws at random is another draw in another run."""
 
     def __post_init__(self) -> None:
         tasks = sorted(set(self.tickets) | set(self.scores) | set(self.rows))
@@ -122,12 +125,19 @@ class SharingRule(Settings):
 
     makes: ClassVar[Literal["shared", "dense", "random", "losing"] | None] = "shared"
     """The kind of the tickets it gives; None where a task's ticket stays what it was."""
+    scored_by: ClassVar[Literal["importance", "tall", "learned"]] = "importance"
+    """Which scores it is given: the tasks' importance scores, or what must be found out for it (see the rule)."""
 
     def __call__(
-        self, tickets: Mapping[str, Ticket], scores: Mapping[str, Scores], rows: Mapping[str, int]
+        self,
+        tickets: Mapping[str, Ticket],
+        scores: Mapping[str, Scores],
+        rows: Mapping[str, int],
+        seed: int = 0,
     ) -> dict[str, Ticket]:
-        """The shared ticket of every task, in the order of ``tickets``. ``rows`` are the tasks' training rows."""
-        poll = Poll(tickets, scores, rows)
+        """The shared ticket of every task, in the order of ``tickets``. ``rows`` are the tasks' training rows, ``seed``
+        is the run's."""
+        poll = Poll(tickets, scores, rows, seed)
         return {task: self._shared(task, poll) for task in tickets}
 
     def __str__(self) -> str:
@@ -135,6 +145,13 @@ class SharingRule(Settings):
         settings = ", ".join(f"{name}={value}" for name, value in self.non_defaults().items() if name != "kind")
         kind = type(self).model_fields["kind"].default
         return f"{kind}({settings})" if settings else kind
+
+    @property
+    def name(self) -> str:
+        """``majority-k-3``: the rule in the names of stages and folders; as it stands, its kind."""
+        settings = [f"{name}-{value}" for name, value in self.non_defaults().items() if name != "kind"]
+        kind = type(self).model_fields["kind"].default
+        return re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join([kind, *settings])) if settings else kind
 
     @abstractmethod
     def weights(self, task: str, poll: Poll) -> dict[str, float]:

@@ -20,7 +20,9 @@ SIZED = [
 ]
 KEEPING_BUDGETS = [{"kind": name} for name, rule in RULES if issubclass(rule, ScoreVote)] + SIZED
 EVERY_RULE = [{"kind": name} for name in RULES.names()] + SIZED
-NO_CONTROL = [rule for rule in EVERY_RULE if rule["kind"] not in ("dense", "random", "losing")]
+# what these vote with is raw: a ranking of its own, which another draw's normalisation may have ranked otherwise
+RANKING_APART = ("tall", "learned")
+NO_CONTROL = [rule for rule in EVERY_RULE if rule["kind"] not in ("dense", "random", "losing", *RANKING_APART)]
 
 
 def rule_name(rule):

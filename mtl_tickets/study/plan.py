@@ -1,0 +1,181 @@
+"""A study file -> the experiments it asks for, all checked before anything runs.
+
+    name: sharing
+    experiment: playground              # a shipped name or a file
+    set: {recipe.search.kind: halving}  # changes that hold everywhere
+    rules: [own, adaptive, {kind: majority, k: 2}]
+    seeds: [1, 2, 3, 4, 5]
+    grid:                               # every combination of these is a point
+      limit.train: [250, 1000]
+      recipe.train.batches.regime: [mixed, one_task]
+
+Every point is an experiment of its own with its own folder in the study's, so that all that can be done with a run can
+be done with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+import yaml
+
+from mtl_tickets.errors import ConfigError, Problem
+from mtl_tickets.experiment import Loaded, load_experiment
+from mtl_tickets.files import digest
+from mtl_tickets.settings import Document, Settings, check, read_yaml
+from mtl_tickets.tasks.spec import task_config_folder
+from mtl_tickets.tickets.sharing import RULES
+
+if TYPE_CHECKING:
+    AnyRule = Any  # mypy cannot follow a union made from a registry
+else:
+    from mtl_tickets.settings import one_of
+
+    AnyRule = one_of(RULES)
+
+Key = str
+"""A setting's path, as after ``--set``: ``recipe.train.epochs``."""
+
+
+class StudySettings(Settings):
+    """One study file."""
+
+    name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the output folder")
+    description: str = ""
+    experiment: str = pydantic.Field(description="a shipped experiment or a file, whose settings are the base")
+    changes: dict[Key, Any] = pydantic.Field({}, alias="set", description="settings that differ in every point")
+    rules: tuple[AnyRule, ...] | None = pydantic.Field(None, description="the sharing rules compared in every point")
+    seeds: tuple[pydantic.NonNegativeInt, ...] = pydantic.Field((1, 2, 3), min_length=1)
+    grid: dict[Key, tuple[Any, ...]] = pydantic.Field({}, description="every combination of these values is a point")
+    baseline: str = pydantic.Field("dense", description="what every rule is compared with")
+    output: Path = Path("studies")
+
+    @pydantic.field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("each seed may stand only once")
+        return seeds
+
+    @pydantic.field_validator("grid")
+    @classmethod
+    def _has_values(cls, grid: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        for key, values in grid.items():
+            texts = [json.dumps(value, sort_keys=True) for value in values]
+            if not values or len(set(texts)) != len(texts):
+                raise ValueError(f"{key} must have a value, and each only once")
+        return grid
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of the grid. ``values``: what it sets; ``loaded``: its experiment."""
+
+    values: dict[Key, Any]
+    loaded: Loaded
+
+    @property
+    def name(self) -> str:
+        """``limit.train=250, recipe.train.batches.regime=mixed``; of a study without a grid: empty."""
+        return ", ".join(f"{key}={_yaml(value)}" for key, value in self.values.items())
+
+
+@dataclass
+class Study:
+    """A study file with all its points, checked. ``folder`` is named by what can change a number."""
+
+    settings: StudySettings
+    points: list[Point]
+    file: str
+    folder: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = digest([point.loaded.digest for point in self.points], length=10)
+        self.folder = self.settings.output / f"{self.settings.name}-{found}"
+
+    @property
+    def shared(self) -> Path:
+        """Where the points leave stages for each other."""
+        return self.folder / "shared"
+
+
+def shipped_studies() -> list[str]:
+    return sorted(path.stem for path in (task_config_folder() / "studies").glob("*.yaml"))
+
+
+def load_study(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Reads and checks a study and every experiment it asks for.
+
+    ``overrides`` change the study's own keys (``seeds=[1]``, ``set.limit.train=100``). Raises :class:`ConfigError` with
+    all problems of the file, or of the first point that has any (the others would mostly repeat them).
+    """
+    path = Path(name_or_path)
+    if not path.exists() and str(name_or_path) in shipped_studies():
+        path = task_config_folder() / "studies" / f"{name_or_path}.yaml"
+    document = _with_dotted_keys(read_yaml(path, search=[task_config_folder() / "studies"]), overrides)
+    settings = check(StudySettings, document)
+    experiment = path.parent / settings.experiment
+    base = str(experiment) if experiment.is_file() else settings.experiment
+    everywhere = dict(settings.changes)
+    if settings.rules is not None:
+        everywhere["recipe.sharing"] = [rule.model_dump(mode="json", exclude_defaults=True) for rule in settings.rules]
+    everywhere["seeds"] = list(settings.seeds)
+    points: list[Point] = []
+    for combination in itertools.product(*settings.grid.values()):
+        values = dict(zip(settings.grid, combination, strict=True))
+        assignments = [f"{key}={_yaml(value)}" for key, value in {**everywhere, **values}.items()]
+        try:
+            points.append(Point(values, load_experiment(base, assignments)))
+        except ConfigError as error:
+            raise ConfigError([_in_the_study(problem, document, values) for problem in error.problems]) from None
+    twins = _twins(points)
+    if twins:
+        rule = "two points of the grid come to the same settings"
+        raise ConfigError(document.problem(("grid",), rule, f"{twins[0].name} and {twins[1].name}"))
+    study = Study(settings, points, str(path))
+    study.points = [Point(point.values, point.loaded.moved_to(study.folder / "runs")) for point in points]
+    return study
+
+
+def _twins(points: Sequence[Point]) -> tuple[Point, Point] | None:
+    return next(
+        ((one, two) for one, two in itertools.combinations(points, 2) if one.loaded.digest == two.loaded.digest), None
+    )
+
+
+def _with_dotted_keys(document: Document, overrides: Sequence[str]) -> Document:
+    """Overrides of a study's keys. ``set.a.b=1`` and ``grid.a.b=[1]`` change the key ``a.b``, not one in another."""
+    plain = []
+    changed = Document(document.file, dict(document.data), dict(document.origin))
+    for assignment in overrides:
+        key, equals, _ = assignment.partition("=")
+        room, dot, inner = key.strip().partition(".")
+        if equals and dot and room in ("set", "grid"):
+            (value,) = Document("--set", {}, {}).override([f"value={assignment.partition('=')[2]}"]).data.values()
+            there = changed.data.get(room)
+            changed.data[room] = {**(there if isinstance(there, dict) else {}), inner: value}
+        else:
+            plain.append(assignment)
+    return changed.override(plain)
+
+
+def _in_the_study(problem: Problem, document: Document, values: dict[Key, Any]) -> Problem:
+    """A problem of a point, at the study's key that brought it."""
+    if problem.file != "--set" and "--set" not in problem.place:
+        at = problem.place.partition(" ")[0]
+        for room, keys in (("grid", list(values)), ("set", list(document.data.get("set") or {}))):
+            for key in keys:
+                if at == key or at.startswith((f"{key}.", f"{key}[")):
+                    return document.problem((room, key), problem.rule, problem.found, problem.hint)
+    return problem
+
+
+def _yaml(value: Any) -> str:
+    """A value in one line, as after ``--set``."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False).removesuffix("...\n").strip()

@@ -1,0 +1,147 @@
+"""Studies of a small world, really run: shared stages, stops, several processes, tables."""
+
+import json
+import multiprocessing
+import os
+import signal
+
+import pytest
+import yaml
+
+from mtl_tickets.evaluation.records import read_rows
+from mtl_tickets.experiment import load_experiment
+from mtl_tickets.progress import Silent
+from mtl_tickets.running import run_experiment
+from mtl_tickets.study import load_study
+from mtl_tickets.study.runs import run_study, runs_of
+from mtl_tickets.study.summary import lines, markdown, summarise_study
+from tests.end_to_end.world import write_world
+
+RULES = ["own", "union", "random"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A study of two points, which differ in the multi-task training alone, with two seeds."""
+    folder = tmp_path_factory.mktemp("study")
+    write_world(folder)
+    experiment = yaml.safe_load((folder / "small.yaml").read_text())
+    experiment["recipe"]["controls"] = []
+    experiment["recipe"]["train"]["epochs"] = 1
+    (folder / "small.yaml").write_text(yaml.safe_dump(experiment))
+    study = {
+        "name": "two-points",
+        "experiment": "small.yaml",
+        "rules": RULES,
+        "seeds": [1, 2],
+        "grid": {"recipe.multi.epochs": [1, 2]},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    return folder
+
+
+def load(place, output):
+    return load_study(place / "study.yaml", [f"output={place / output}"])
+
+
+@pytest.fixture(scope="module")
+def study(place):
+    study = load(place, "once")
+    run_study(study)
+    return study
+
+
+def results(study):
+    """Every run's rows, by point and seed."""
+    return {(run.point.name, run.seed): (run.path / "results.jsonl").read_bytes() for run in runs_of(study)}
+
+
+def test_all_points_have_all_seeds(study):
+    assert len(study.points) == 2
+    assert all(run.finished for run in runs_of(study))
+    index = json.loads((study.folder / "study.json").read_text())
+    assert [point["values"] for point in index["points"]] == [point.values for point in study.points]
+    assert all((study.folder / point["folder"] / "seed-2" / "record.json").is_file() for point in index["points"])
+
+
+def test_a_point_s_numbers_are_those_of_its_experiment_alone(study, place):
+    point = study.points[1]
+    alone = load_experiment(
+        place / "small.yaml",
+        [f"output={place / 'alone'}", "recipe.multi.epochs=2", f"recipe.sharing={json.dumps(RULES)}", "seeds=[1, 2]"],
+    )
+    assert alone.digest == point.loaded.digest
+    run_experiment(alone, [2])
+    in_the_study = point.loaded.folder / "seed-2" / "results.jsonl"
+    assert in_the_study.read_bytes() == (alone.folder / "seed-2" / "results.jsonl").read_bytes()
+
+
+def test_common_stages_are_computed_once(study):
+    first, second = (point.loaded.folder / "seed-1" / "stages" for point in study.points)
+    for stage in ("single/same", "ladder/same/winning-1", "scores/same"):
+        taken = json.loads((second / stage / "done.json").read_text())["taken"]
+        assert (study.shared / taken["made_from"] / "done.json").is_file()
+        assert "taken" not in json.loads((first / stage / "done.json").read_text())
+    assert "taken" not in json.loads((second / "multi/own/done.json").read_text())
+    # another seed shares nothing
+    other = study.points[0].loaded.folder / "seed-2" / "stages"
+    assert "taken" not in json.loads((other / "single/same/done.json").read_text())
+
+
+def test_a_stopped_study_goes_on_and_ends_with_the_same_numbers(study, place):
+    class KilledAfter(Silent):
+        def __init__(self, steps):
+            self.steps = steps
+
+        def advance(self, work):
+            self.steps -= work
+            if self.steps < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    again = load(place, "stopped")
+    for steps in (20, 60):
+        process = multiprocessing.get_context("fork").Process(target=run_study, args=(again, KilledAfter(steps)))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    partial = summarise_study(again)
+    assert any(summary.missing for summary in partial) and markdown(again, partial)
+    run_study(again)
+    assert results(again) == results(study)
+    assert markdown(again, summarise_study(again)) == markdown(study, summarise_study(study))
+
+
+def test_two_processes_divide_a_study_between_them(study, place):
+    both = load(place, "both")
+    workers = [multiprocessing.get_context("fork").Process(target=run_study, args=(both,)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert results(both) == results(study)
+
+
+def test_a_finished_study_is_not_run_again(study):
+    before = {path: path.stat().st_mtime_ns for path in study.folder.rglob("done.json")}
+    run_study(study)
+    assert before == {path: path.stat().st_mtime_ns for path in study.folder.rglob("done.json")}
+
+
+def test_the_table_is_made_from_the_rows(study):
+    summaries = summarise_study(study)
+    assert [summary.point.values for summary in summaries] == [point.values for point in study.points]
+    for summary in summaries:
+        assert summary.seeds == [1, 2] and not summary.missing
+        rows = read_rows(summary.point.loaded.folder / "seed-1" / "results.jsonl")
+        by_hand = [
+            row.value
+            for row in rows
+            if row.stage == "multi/union" and row.metric == "score" and row.split != "selection"
+        ]
+        assert summary.average("union")[1] == pytest.approx(sum(by_hand) / len(by_hand))
+        table = lines(summary, "dense")
+        assert {cells[0] for cells in table} == {"dense multi-task", "own tickets", "union", "random"}
+        assert [cells[-1] for cells in table].count("baseline") == 1
+        averages = [float(cells[1].split(" ")[0]) for cells in table]
+        assert averages == sorted(averages, reverse=True)
