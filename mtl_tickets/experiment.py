@@ -244,6 +244,9 @@ def _cross_checks(experiment: Experiment, tasks: dict[str, TaskSpec], document: 
     if experiment.encoder.attention == "packed" and getattr(train, "compile", False):
         rule = "packed rows have another longest text in every batch, for which layers would be compiled anew"
         problems.append(document.problem(("recipe", "train", "compile"), rule, True, "with compile, attention: sdpa"))
+    if experiment.workers > 1 and getattr(train, "compile", False):
+        rule = "the threads that compile are lost in forked workers, which would wait for them for ever"
+        problems.append(document.problem(("recipe", "train", "compile"), rule, True, "with compile, workers: 1"))
     for key in getattr(experiment.recipe, "per_task", {}):
         if all_read and key not in learned:
             problems.append(

@@ -72,6 +72,7 @@ def test_overrides_are_checked_like_the_file(tmp_path):
         ({"recipe": {"kind": "super_ticket"}}, "recipe.kind"),
         ({"recipe": {**RECIPE, "sharing": ["own", {"kind": "own"}]}}, "recipe.sharing"),
         ({"recipe": {**RECIPE, "compat": "referense"}}, "recipe.compat"),
+        ({"workers": 2, "recipe": {**RECIPE, "train": {"compile": True}}}, "recipe.train.compile"),
         (
             {"encoder": {"attention": "packed"}, "recipe": {**RECIPE, "train": {"compile": True}}},
             "recipe.train.compile",

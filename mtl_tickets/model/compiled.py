@@ -1,13 +1,15 @@
 """Training through ``torch.compile``, layer by layer.
 
-Every layer of an encoder is the same code, so that one compilation serves all of them, for rows of any number and
+Every layer of an encoder is the same code, so that few compilations serve all of them, for rows of any number and
 length (``dynamic=True``: under fixed shapes each padded length, and the last batch of an epoch, would be compiled
-anew). Compiling takes from seconds to a minute before the first steps, which only long trainings earn back; results are
-not bit-equal to those without. Outside of training, layers run as they are.
+anew). Layers from which units were removed are of many shapes: beyond torch's limit of compilations they run as they
+are. Compiling takes up to some minutes on a busy CPU, which only long trainings earn back, if the compiled layers are
+quicker there at all; results are not bit-equal to those without. Outside of training, layers run as they are.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,4 +56,20 @@ class _InTraining:
         self.quick = torch.compile(layer.forward, backend=backend, dynamic=True)
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        return (self.quick if self.layer.training else self.plain)(*args, **named)
+        if not self.layer.training:
+            return self.plain(*args, **named)
+        try:
+            return self.quick(*args, **named)
+        except RuntimeError as error:
+            from torch._dynamo.exc import BackendCompilerFailed  # there is no need to wait for it before it is needed
+
+            if not isinstance(error, BackendCompilerFailed):
+                raise
+            reason = " ".join(str(error).split())[:300]
+            hint = "is there a C++ compiler? after a killed run also: delete the folder of torch's compiled code"
+            rule = f"the layers could not be compiled ({reason})"
+            raise InputError(Problem(rule, place="compile", found=True, hint=hint)) from error
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copied layer has a forward pass of its own, not compiled: this one computes with the original's weights."""
+        return copy.deepcopy(self.plain, memo)

@@ -243,7 +243,7 @@ class MultiTaskModel(nn.Module):
             first = below[0][rows] if below else None
             of_task = last[rows], None if pooled is None else pooled[rows]
             logits.append(self._answer(task, of_task, first, attention_mask[rows], types))
-        if self.training and _several_processes():
+        if self.training and _in_a_process_group():
             # every process must have a gradient for every head, or the reduction waits for ever
             absent = [head for i, head in enumerate(self.heads.values()) if i not in present]
             logits[0] = logits[0] + sum(p.sum() for head in absent for p in head.parameters()) * 0.0
@@ -308,7 +308,7 @@ class MultiTaskModel(nn.Module):
         if packing is None:
             return inputs
         # one long row has no places of its own
-        inputs.setdefault("position_ids", self._places(mask, torch.zeros_like(mask)).expand_as(mask))
+        inputs.setdefault("position_ids", self._places(mask, torch.zeros_like(mask, dtype=torch.long)).expand_as(mask))
         del inputs["attention_mask"]
         return {name: packing.pack(values) for name, values in inputs.items()} | packing.named
 
@@ -353,6 +353,7 @@ class MultiTaskModel(nn.Module):
         return self.heads[self.tasks[task].name](pooled).float()
 
 
-def _several_processes() -> bool:
+def _in_a_process_group() -> bool:
     distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    # also where it is a group of one: what waits for every gradient waits there too
+    return distributed.is_available() and distributed.is_initialized()

@@ -133,7 +133,8 @@ def _padded_within(
     """[T, H, d_h]: padded rows, and back."""
     tokens = len(query)
     steps = torch.arange(longest, device=query.device)
-    there = steps < ends.diff().unsqueeze(1)
+    # an empty text looks at a place that nobody reads, for what sees nothing at all may be no number
+    there = steps < ends.diff().clamp(min=1).unsqueeze(1)
     places = torch.where(there, ends[:-1, None] + steps, 0).flatten()
     query, key, value = (
         states.index_select(0, places).unflatten(0, there.shape).transpose(1, 2) for states in (query, key, value)

@@ -19,7 +19,7 @@ class EncoderSettings(Settings):
     )
     max_length: pydantic.PositiveInt = 128
     attention: Literal["sdpa", "eager", "packed"] = pydantic.Field(
-        "sdpa", description="packed: sdpa without padding, the tokens of a batch in one row; for training and scores"
+        "sdpa", description="packed: sdpa without padding, the tokens of a batch in one row, in training"
     )
     pooling: Pooling = pydantic.Field(
         "pooler",

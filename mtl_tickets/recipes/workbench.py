@@ -360,7 +360,7 @@ class Workbench:
             learned = LearnedGates(start.rewound(), learning.start, learning.draw, speed, learning.overlap)
             told = {task: [values[part].tolist() for part in sorted(values)] for task, values in learning.start.items()}
             identity = self._identity(
-                start, tasks, settings, {"start": told, "gate_lr": learning.gate_lr, "overlap": learning.overlap}
+                start, tasks, settings, {"numbers": told, "gate_lr": learning.gate_lr, "overlap": learning.overlap}
             )
             seed = derived_seed(self.seed, "train", *sorted(tasks))
             result = train(

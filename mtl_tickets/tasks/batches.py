@@ -109,6 +109,8 @@ class Batch:
 
 def moved_to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
     """A copy on ``device``, made while the work before it goes on where that is safe."""
+    if tensor.device.type == device.type:
+        return tensor
     if device.type != "cuda":  # elsewhere memory cannot be pinned, and a copy must be whole before it is used
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -18,12 +18,14 @@ PATIENCE = 0.1
 def ahead(batches: Iterator[Any], device: torch.device, number: int) -> Iterator[Iterator[Any]]:
     """The batches in their order, on ``device``, at most ``number`` of them made before they are asked for; 0: none.
 
-    On CUDA they are copied from pinned memory while the device works on the batches before. What goes wrong while one
-    is made is raised where that batch is asked for. Inside, nobody else may take from ``batches``.
+    On CUDA they are copied from pinned memory in the stream of who asks, which waits for none of it itself. What goes
+    wrong while a batch is made is raised where it is asked for. Inside, nobody else may take from ``batches``.
     """
     if number == 0:
         yield (batch.to(device) for batch in batches)
         return
+    # a thread begins with the first device and its first stream, whatever this one uses
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
     made: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(number)
     enough = threading.Event()
 
@@ -38,9 +40,10 @@ def ahead(batches: Iterator[Any], device: torch.device, number: int) -> Iterator
 
     def make() -> None:
         try:
-            for batch in batches:
-                if not put(batch.to(device)):
-                    return
+            with torch.cuda.stream(stream):  # of None: nothing
+                for batch in batches:
+                    if not put(batch.to(device)):
+                        return
             put(None)
         except BaseException as problem:  # whatever it is, it belongs where the batch is waited for
             put(None, problem)

@@ -145,7 +145,7 @@ def train(
     try:
         if settings.compile:
             stack.enter_context(compiled(model))
-        while place.epoch < settings.epochs and place.step != until:
+        while place.epoch < settings.epochs and (until is None or place.step < until):
             model.train()
             batches_in_epoch = source.batches_in(place.epoch)
             making = stack.enter_context(contextlib.ExitStack())

@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import shutil
 
 import pytest
@@ -81,6 +82,29 @@ def test_nothing_is_compiled_in_evaluation_and_nothing_is_left_behind():
     assert graphs
     assert all("forward" not in vars(layer) for layer in layers_of(model.encoder))
     assert model.gates.steady == steady
+
+
+def test_a_copy_made_inside_has_weights_of_its_own():
+    model = make_model().train()
+    with compiled(model, BACKEND):
+        copied = copy.deepcopy(model)
+        with torch.no_grad():
+            for parameter in copied.encoder.parameters():
+                parameter.mul_(0.5)
+        batch = make_batch(model, MIXED)
+        found = torch.cat([one.flatten() for one in copied(**batch)])
+    expected = make_model().train()
+    expected.load_state_dict(copied.state_dict())
+    assert torch.allclose(found, torch.cat([one.flatten() for one in expected(**batch)]), atol=1e-5)
+
+
+def test_a_compiler_s_failure_is_one_clear_error():
+    def broken(graph, inputs):
+        raise RuntimeError("no such compiler")
+
+    model = make_model().train()
+    with compiled(model, broken), pytest.raises(InputError, match="C\\+\\+ compiler"):
+        model(**make_batch(model, MIXED))
 
 
 def test_what_cannot_be_compiled_is_refused_with_the_reason():
