@@ -85,7 +85,8 @@ def test_the_table_stands_on_stdout_and_nothing_on_stderr(finished):
     assert "± sample standard deviation over 2 seeds (1, 2)" in " ".join(done.stdout.split())
     assert "100.0 x 3" in done.stdout
     assert "tasks answered by another task's head" in done.stdout
-    assert max(map(len, re.sub(r"^(table|models|tickets|all rows).*", "", done.stdout, flags=re.M).splitlines())) <= 100
+    without_paths = re.sub(r"^(table|models|tickets|all rows|report).*", "", done.stdout, flags=re.M)
+    assert max(map(len, without_paths.splitlines())) <= 100
 
 
 def test_the_table_is_written_too_and_all_its_numbers_are_those_of_the_rows(finished):
@@ -103,6 +104,17 @@ def test_the_table_is_written_too_and_all_its_numbers_are_those_of_the_rows(fini
         dev = [r["value"] for r in rows if (r["stage"], r["task"], r["split"], r["metric"]) == which]
         assert len(dev) == 2
         assert f"{sum(dev) / 2:.1f} ±" in line
+
+
+def test_a_report_of_all_seeds_is_written_too(finished):
+    folder, done = finished
+    assert str(folder / "report.html") in done.stdout
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "2 seeds (1, 2)" in page
+    assert "unfinished" not in page
+    # the whole way, from a real run: verdicts, ladders, tickets and trainings
+    for name in ("differences-dense", "ladder-feelings", "ticket-same", "overlap", "training-loss"):
+        assert (folder / f"figures/{name}.svg").is_file()
 
 
 def test_a_finished_run_is_not_run_again(finished, world, monkeypatch):

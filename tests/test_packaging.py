@@ -74,7 +74,7 @@ def test_a_wheel_holds_all_modules_and_all_task_files(tmp_path):
         assert f"mtl_tickets/{path.relative_to(ROOT).as_posix()}" in held
     for path in (ROOT / "mtl_tickets/encoders").rglob("*"):
         assert path.is_dir() or path.relative_to(ROOT).as_posix() in held
-    assert "mtl_tickets/py.typed" in held
+    assert {"mtl_tickets/py.typed", "mtl_tickets/report/page.css"} <= held
     assert not any(name.startswith(("tests/", "task_configs/")) for name in held)
     # an installed package finds its task files inside itself
     installed = tmp_path / "installed"

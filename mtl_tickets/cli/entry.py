@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mtl_tickets._version import __version__
-from mtl_tickets.cli import experiments, lists, models, studies, tickets
+from mtl_tickets.cli import experiments, lists, models, report, studies, tickets
 from mtl_tickets.cli.console import SafeGroup
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ def _options(
 
 experiments.add_to(app)
 studies.add_to(app)
+report.add_to(app)
 models.add_to(app)
 app.add_typer(tickets.app, name="tickets", rich_help_panel=tickets.PANEL)
 lists.add_to(app)

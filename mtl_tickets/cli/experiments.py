@@ -42,7 +42,7 @@ def run(
         str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage; --resume goes on from it.")
     ] = None,
 ) -> None:
-    """Run an experiment: every stage, every seed, then the table."""
+    """Run an experiment: every stage, every seed, then the table and the report."""
     if resume and restart:
         raise InputError(Problem("--resume and --restart exclude each other", file="--restart"))
     wanted = None if seeds is None else _seeds(seeds)
@@ -100,8 +100,24 @@ def _show_table(loaded: Loaded, runs: list[RunSummary]) -> None:
     console.print()
     # paths are printed whole, to be copied
     paths = written(loaded, runs)
+    if not console.quiet:  # of several processes one writes
+        paths |= _report(loaded.folder)
     for label, path in paths.items():
         console.print(Text.assemble((f"{label:<{max(map(len, paths))}}  ", "bold"), str(path)), soft_wrap=True)
+
+
+def _report(folder: Path) -> dict[str, Path]:
+    """Where the report is. What keeps it from being made (another seed's broken files, say) fails no finished run."""
+    from rich.text import Text
+
+    from mtl_tickets.errors import MtlTicketsError
+    from mtl_tickets.report.write import write_report
+
+    try:
+        return {"report": write_report(folder)}
+    except (MtlTicketsError, OSError) as error:
+        err().print(Text(f"no report was written: {error}", style="yellow"), soft_wrap=True)
+        return {}
 
 
 def _show_stages(loaded: Loaded, runs: list[RunSummary], to: str) -> None:

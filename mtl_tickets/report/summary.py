@@ -12,7 +12,7 @@ from mtl_tickets.files import write_text
 from mtl_tickets.report.tables import Comparison, comparison, escaped, evaluation_only, markdown
 
 if TYPE_CHECKING:
-    from mtl_tickets.experiment import Loaded
+    from mtl_tickets.experiment import Experiment, Loaded
     from mtl_tickets.running import RunSummary
     from mtl_tickets.tasks.data import SelectionSettings
 
@@ -47,7 +47,14 @@ def summarise(loaded: Loaded, runs: Sequence[RunSummary]) -> Summary:
 
 def notes(loaded: Loaded, rows: Sequence[Row], learned: Sequence[str], seeds: Sequence[int]) -> dict[str, str]:
     """What a reader must know to judge the table."""
-    experiment, recipe = loaded.experiment, loaded.experiment.recipe
+    return notes_of(loaded.experiment, rows, learned, seeds)
+
+
+def notes_of(
+    experiment: Experiment, rows: Sequence[Row], learned: Sequence[str], seeds: Sequence[int]
+) -> dict[str, str]:
+    """The same, where the task files are not at hand."""
+    recipe = experiment.recipe
     count = f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
     over = f"mean ± sample standard deviation over {count}" if len(seeds) > 1 else f"one seed ({seeds[0]}), no spread"
     found = {"scores": f"the metrics of each task on its dev sets x 100; {over}"}

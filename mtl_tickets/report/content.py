@@ -1,0 +1,256 @@
+"""What a report says, section by section: :class:`ReportData` -> :class:`Document`. The verdict comes first."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from mtl_tickets.report import figures
+from mtl_tickets.report.data import (
+    Difference,
+    Judgement,
+    Ladder,
+    ReportData,
+    Rung,
+)
+from mtl_tickets.report.document import (
+    SIGNS,
+    Block,
+    Bullets,
+    Code,
+    Document,
+    Figure,
+    Fold,
+    Gallery,
+    Heading,
+    Mark,
+    Paragraph,
+    Said,
+    Section,
+    Strong,
+    Table,
+    TableCell,
+    TableRow,
+    Text,
+)
+from mtl_tickets.report.run_content import cost, training, what_was_run
+from mtl_tickets.report.tables import AVERAGE, NOT_APPLICABLE, REMAINING, Cell, Comparison
+from mtl_tickets.report.ticket_content import tickets
+from mtl_tickets.report.words import count, is_or_are, listed, mean, numbers, p_value
+
+# name -> what it is
+BASELINES = {
+    "dense": ", one multi-task model without tickets",
+    "single-task": ", one fine-tuned encoder for each task",
+}
+
+
+def document(data: ReportData) -> Document:
+    lead: list[Block] = []
+    if data.description:
+        lead.append(Paragraph(Said(data.description)))
+    tasks = count(len(data.scores.lines) - 2 if data.scores else len(data.tasks), "task")
+    over = f"{count(len(data.seeds), 'seed')} ({', '.join(map(str, data.seeds))})"
+    lead.append(Paragraph(("Recipe ", Code(data.recipe), f", {tasks}, {over}.")))
+    if data.missing:
+        lead.append(Paragraph((Strong("This report is of an unfinished experiment. "), " ".join(data.missing)), True))
+    return Document(
+        Said(data.name),
+        tuple(lead),
+        (
+            Section("verdict", "Verdict", tuple(_verdict(data))),
+            Section("scores", "Scores", tuple(_scores(data))),
+            Section("ladders", "Phase transition", tuple(_ladders(data))),
+            Section("tickets", "Tickets", tuple(tickets(data))),
+            Section("training", "Training", tuple(training(data))),
+            Section("cost", "Cost", tuple(cost(data))),
+            Section("run", "What was run", tuple(what_was_run(data))),
+        ),
+    )
+
+
+# -- verdict -----------------------------------------------------------------------------------------------------------
+
+
+def _verdict(data: ReportData) -> Iterable[Block]:
+    if not data.judgements:
+        yield Paragraph("There is nothing to compare yet: a verdict needs a multi-task model and a baseline.")
+        return
+    yield Paragraph(Strong(_in_short(data.judgements[0])))
+    for judgement in data.judgements:
+        what = BASELINES.get(judgement.baseline, "")
+        yield Heading(f"Against {judgement.baseline}{what}")
+        yield Bullets(tuple(map(_said, judgement.average)))
+        if len(data.seeds) > 1:
+            yield Figure(figures.differences(judgement), _finding_of(judgement), _interval_caption(judgement))
+    yield Paragraph(
+        "Points are differences between scores of 0 to 100, on the average over tasks. Tests are paired t tests over "
+        "seeds, and speak of another training on "
+        "these rows and not of other rows; p is Holm-corrected over the comparisons of a list. Not shown is not the "
+        "same as equal."
+    )
+
+
+def _said(item: Difference) -> Text:
+    sentence = f"{item.sentence.removeprefix('not shown: ')}."
+    return sentence if item.outcome == "one seed" else (Mark(item.outcome), ": ", sentence)
+
+
+def _in_short(judgement: Judgement) -> str:
+    items, baseline = judgement.average, judgement.baseline
+    if all(item.outcome == "one seed" for item in items):
+        return f"One seed: no test is possible, and nothing is shown about any difference to {baseline}."
+    better, worse = ([item.method for item in items if item.outcome == word] for word in ("better", "worse"))
+    parts = [f"{listed(better)} {is_or_are(better)} better than {baseline}"] if better else []
+    parts += [f"{listed(worse)} {is_or_are(worse)} worse than {baseline}"] if worse else []
+    rest = len(items) - len(better) - len(worse)
+    if not parts:
+        of = "The method is" if len(items) == 1 else f"None of the {len(items)} methods is"
+        return f"{of} {'not ' if len(items) == 1 else ''}shown to differ from {baseline} on the average over tasks."
+    more = f"; for {rest} more no difference is shown" if rest else ""
+    return f"{' and '.join(parts)} on the average over tasks{more}."
+
+
+def _finding_of(judgement: Judgement) -> str:
+    said = []
+    for item in judgement.average:
+        between = "" if item.low is None else f", interval {item.low:+.1f} to {item.high:+.1f}"
+        said.append(f"{item.method} {item.difference:+.1f} points ({item.outcome}{between})")
+    return f"Differences to {judgement.baseline} on the average over tasks: {'; '.join(said)}."
+
+
+def _interval_caption(judgement: Judgement) -> str:
+    return (
+        f"Points above {judgement.baseline} on the average over tasks: mean over seeds and 95 % interval of each "
+        "comparison by itself. Filled diamonds: a difference is shown; hollow circles: it is not."
+    )
+
+
+# -- scores ------------------------------------------------------------------------------------------------------------
+
+
+def _scores(data: ReportData) -> Iterable[Block]:
+    if data.scores is None:
+        yield Paragraph("No column of the table is complete yet.")
+        return
+    about = data.notes["scores"]
+    yield _comparison(data.scores, f"Scores: {about}. ★ marks the best of a line; {REMAINING} is the mean over tasks.")
+    if data.extra is not None:
+        yield _comparison(data.extra, "Tasks answered by another task's head")
+    for i, judgement in enumerate(data.judgements):
+        table = _differences(judgement)
+        yield table if i == 0 else Fold(f"The same against {judgement.baseline}", (table,))
+
+
+def _comparison(table: Comparison, caption: str) -> Table:
+    rows = []
+    for name, cells in table.lines.items():
+        best = table.best(name)
+        shown = (TableCell(str(cell), _is_best(cell, best)) for cell in cells)
+        head: Text = name if name in (AVERAGE, REMAINING) else Said(name)
+        rows.append(TableRow(head, tuple(shown), sums=name == AVERAGE))
+    return Table(caption, ("task", *(Said(heading) for heading in table.headings)), tuple(rows))
+
+
+def _is_best(cell: Cell, best: float | None) -> bool:
+    return best is not None and bool(cell.values) and round(cell.mean, 1) == best
+
+
+def _differences(judgement: Judgement) -> Table:
+    def cells(items: Sequence[Difference]) -> tuple[TableCell, ...]:
+        return tuple(TableCell(_signed(item)) for item in items)
+
+    rows = [TableRow(Said(task), cells(items)) for task, items in judgement.tasks.items()]
+    rows.append(TableRow(AVERAGE, cells(judgement.average), sums=True))
+    tested = any(item.p is not None for item in judgement.average)
+    if tested:
+        rows.append(TableRow("p of the average", tuple(TableCell(p_value(item.p)) for item in judgement.average)))
+    said = (
+        f"Differences to {judgement.baseline} in points, mean ± standard deviation over seeds; {SIGNS['better']} "
+        f"{SIGNS['worse']} where one is shown (p at most 0.05 after Holm's correction: on the average over the "
+        "methods, on tasks over all tasks and methods)"
+        if tested
+        else f"Differences to {judgement.baseline} in points; one seed, so that none of them can be tested"
+    )
+    return Table(said, ("task", *(Said(item.method) for item in judgement.average)), tuple(rows))
+
+
+def _signed(item: Difference) -> str:
+    points = round(item.difference, 1)
+    text = (f"{points:+.1f}" if points else "0.0") + ("" if item.sd is None else f" ± {item.sd:.1f}")
+    return f"{text} {SIGNS[item.outcome]}" if item.outcome in ("better", "worse") else text
+
+
+# -- ladders -----------------------------------------------------------------------------------------------------------
+
+
+def _ladders(data: ReportData) -> Iterable[Block]:
+    if not data.ladders:
+        yield Paragraph("No rung of any ladder is trained yet.")
+        return
+    over = "mean over seeds, bars of one standard deviation" if len(data.seeds) > 1 else "one seed"
+    yield Paragraph(
+        f"Dev scores of single-task models whose tickets keep fewer and fewer parameters; {over}. The star and the "
+        "dotted line are the whole encoder; rings mark rungs that a seed chose, on rows of its own. Winning tickets "
+        "keep the units with the highest scores; random and losing ones, where the run has them, are as large."
+    )
+    if not data.all_rungs:
+        yield Paragraph(
+            "Rungs that were stopped early are not shown, so that there is no average over tasks. Where only some "
+            "seeds trained a rung to the end its marker is hollow: its mean is over those, and not comparable with the "
+            "others."
+        )
+    yield Gallery(
+        tuple(Figure(figures.ladder(item), _finding_of_ladder(item), _caption(item)) for item in data.ladders)
+    )
+    yield Fold("Numbers of the ladders", tuple(_rungs(item) for item in data.ladders))
+
+
+def _caption(item: Ladder) -> str:
+    return "average over tasks" if item.task == AVERAGE else _chosen(item)
+
+
+def _chosen(item: Ladder) -> str:
+    chosen = [rung for rung in item.rungs if rung.chosen_by]
+    if not chosen:
+        return "no rung is chosen yet"
+    several = len(item.dense.seeds) > 1
+    parts = [f"rung {rung.number}" + (f" (seed {numbers(rung.chosen_by)})" if several else "") for rung in chosen]
+    return f"chosen: {', '.join(parts)}"
+
+
+def _finding_of_ladder(item: Ladder) -> str:
+    dense, winning = item.dense, item.of("winning")
+    said = [f"{item.task}: the whole encoder scores {dense.mean:.1f}"]
+    if winning:
+        best = max(winning, key=lambda rung: rung.mean)
+        least = min(winning, key=lambda rung: rung.mean_kept)
+        said.append(f"winning tickets score at most {best.mean:.1f}, with {best.mean_kept:.0f} % of the parameters")
+        said.append(f"the smallest, with {least.mean_kept:.0f} %, scores {least.mean:.1f}")
+    for kind in item.kinds:
+        pairs = [(mine, of_kind) for mine in winning for of_kind in item.of(kind) if mine.number == of_kind.number]
+        if kind != "winning" and pairs:
+            gap = statistics.fmean(mine.mean - of_kind.mean for mine, of_kind in pairs)
+            side = "below" if gap >= 0 else "above"
+            said.append(f"{kind} tickets score {abs(gap):.1f} points {side} winning ones on the mean of all rungs")
+    if item.task != AVERAGE:
+        said.append(_chosen(item))
+    return "; ".join(said) + "."
+
+
+def _rungs(item: Ladder) -> Table:
+    kinds = item.kinds
+    numbers = sorted({rung.number for rung in item.rungs})
+    rows = []
+    for number in numbers:
+        of_number = {rung.kind: rung for rung in item.rungs if rung.number == number}
+        found = [of_number.get(kind, item.dense if number == 0 else None) for kind in kinds]
+        kept = next(rung for rung in found if rung is not None).mean_kept
+        cells = (f"{kept:.1f}", *(NOT_APPLICABLE if rung is None else _rung(rung, item) for rung in found))
+        rows.append(TableRow(str(number), tuple(map(TableCell, cells))))
+    return Table((Said(item.task), ": score by rung"), ("rung", "kept %", *kinds), tuple(rows))
+
+
+def _rung(rung: Rung, ladder: Ladder) -> str:
+    few = f" ({count(len(rung.seeds), 'seed')})" if len(rung.seeds) < len(ladder.dense.seeds) else ""
+    return mean(rung.scores) + few

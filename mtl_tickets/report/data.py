@@ -1,0 +1,269 @@
+"""What a report says, as a value made from the files of runs. Frozen, JSON-able, and without any words of layout.
+
+Numbers over seeds stand in the order of the seeds beside them; what is not there yet is named in
+:attr:`ReportData.missing` and stands nowhere else.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mtl_tickets.evaluation.verdicts import Outcome
+from mtl_tickets.report.tables import Comparison
+
+
+@dataclass(frozen=True)
+class Method:
+    """A column of the tables. ``stage`` is that of its rows, ``heading`` the recipe's, ``name`` what sentences say."""
+
+    stage: str
+    heading: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method less a baseline, in points. ``p`` is Holm-corrected; None with one seed. ``low`` and ``high`` bound the
+    interval of this comparison alone; None with one seed or without spread."""
+
+    method: str
+    outcome: Outcome
+    sentence: str
+    difference: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Every method against one baseline: on the average over tasks, and task -> on that task."""
+
+    baseline: str
+    average: tuple[Difference, ...]
+    tasks: Mapping[str, tuple[Difference, ...]]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The tickets of one size. ``kind``: winning, random or losing; ``number`` 0 is the whole encoder, kind dense.
+    ``kept``: parameters in %, ``scores`` on dev, both by seed; ``chosen_by``: the seeds whose task chose it."""
+
+    kind: str
+    number: int
+    seeds: tuple[int, ...]
+    kept: tuple[float, ...]
+    scores: tuple[float, ...]
+    chosen_by: tuple[int, ...] = ()
+
+    @property
+    def mean_kept(self) -> float:
+        return statistics.fmean(self.kept)
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.scores)
+
+    @property
+    def spread(self) -> float | None:
+        return spread(self.scores)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The rungs of a task (or, named ``average``, of all), each kind from the largest ticket to the smallest."""
+
+    task: str
+    rungs: tuple[Rung, ...]
+
+    @property
+    def dense(self) -> Rung:
+        return next(rung for rung in self.rungs if rung.number == 0)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(rung.kind for rung in self.rungs if rung.number))
+
+    def of(self, kind: str) -> list[Rung]:
+        """Without the whole encoder."""
+        return [rung for rung in self.rungs if rung.number and rung.kind == kind]
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a multi-task training went: by seed, a number an epoch. ``selection``: the mean over tasks of the score on
+    the rows held out of training. ``same_as``: the method whose training this one took over, with any seed."""
+
+    method: str
+    loss: tuple[tuple[float, ...], ...]
+    selection: tuple[tuple[float, ...], ...]
+    same_as: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskTicket:
+    """What a task keeps under one rule, by seed. ``heads`` ``[layers][heads]`` and ``ffn`` ``[layers]`` are shares of
+    seeds that keep the unit; empty where units are no heads and blocks. ``notes``: what the tickets say of their
+    origin."""
+
+    task: str
+    remaining: tuple[float, ...]
+    kept: Mapping[str, tuple[int, ...]]
+    of: Mapping[str, int]
+    heads: tuple[tuple[float, ...], ...]
+    ffn: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RuleMask:
+    """A sharing rule's tickets together: the share of tasks x seeds that keep each unit, and by seed the parameters, in
+    %, that any of the tasks needs."""
+
+    rule: str
+    heads: tuple[tuple[float, ...], ...]
+    ffn: tuple[float, ...]
+    needed: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two tasks, by seed: the overlap of their tickets, what chance makes of it, whether their scores rank units alike,
+    and the forecast made of both."""
+
+    tasks: tuple[str, str]
+    jaccard: tuple[float, ...]
+    expected: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    rank_agreement: tuple[float, ...]
+    verdicts: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.jaccard)
+
+    @property
+    def above(self) -> int:
+        """Seeds with more overlap than chance gives."""
+        return sum(value > bound for value, bound in zip(self.jaccard, self.high, strict=True))
+
+    @property
+    def below(self) -> int:
+        return sum(value < bound for value, bound in zip(self.jaccard, self.low, strict=True))
+
+
+@dataclass(frozen=True)
+class Join:
+    """Two groups of tasks that become one in the dendrogram."""
+
+    groups: tuple[tuple[str, ...], tuple[str, ...]]
+    similarity: float
+
+
+@dataclass(frozen=True)
+class SharedBy:
+    """How many units exactly these tasks keep: pool -> mean over seeds."""
+
+    tasks: tuple[str, ...]
+    units: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Tickets:
+    """The tickets of one sharing rule, looked at closely, and those of all rules side by side."""
+
+    rule: str
+    space: str
+    seeds: tuple[int, ...]
+    tasks: tuple[TaskTicket, ...]
+    rules: tuple[RuleMask, ...]
+    pairs: tuple[Pair, ...]
+    joins: tuple[Join, ...]
+    sets: tuple[SharedBy, ...]
+    units: Mapping[str, int]
+    """Pool -> units in it."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one column, or one step on the way to it, costs; tuples by seed, empty where it does not apply.
+
+    ``seconds`` are of the stages, evaluation included. ``parameters`` are used by a task, ``needed`` by any of the
+    tasks. ``stored``: bytes on disk. ``same_as``: the method whose model this one is.
+    """
+
+    what: str
+    trainings: int
+    seconds: tuple[float, ...]
+    steps: tuple[int, ...] = ()
+    parameters: tuple[float, ...] = ()
+    needed: tuple[float, ...] = ()
+    stored: tuple[int, ...] = ()
+    models: int = 0
+    same_as: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """A task as it was learned. ``description``, ``kind`` and ``labels`` are empty where no model is kept yet."""
+
+    task: str
+    description: str
+    kind: str
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: Mapping[str, int]
+    """Split -> rows it was evaluated on."""
+
+
+@dataclass(frozen=True)
+class SeedFacts:
+    """One run."""
+
+    seed: int
+    began: str
+    ended: str | None
+    starts: int
+    commit: str | None
+    device: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All of it. ``seeds`` are those of the tables; None stands where nothing is there to be shown yet."""
+
+    name: str
+    description: str
+    recipe: str
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    scores: Comparison | None
+    extra: Comparison | None
+    judgements: tuple[Judgement, ...]
+    ladders: tuple[Ladder, ...]
+    all_rungs: bool
+    """Whether every rung was trained to the end; else the hopeless were stopped early and are not shown."""
+    tickets: Tickets | None
+    courses: tuple[Course, ...]
+    costs: tuple[Cost, ...]
+    notes: Mapping[str, str]
+    missing: tuple[str, ...]
+    tasks: tuple[TaskFacts, ...]
+    runs: tuple[SeedFacts, ...]
+    config: str
+    command: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """The sample standard deviation (n - 1 below the line); None for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None

@@ -1,0 +1,212 @@
+"""Files of runs -> :class:`ReportData`.
+
+Numbers come from result rows; histories, sizes and times from what stages kept. A row that a finished run must have and
+has not is an error. A run that is not finished is reported as far as it got, and what is not there yet is named.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtl_tickets.errors import CheckpointError, Problem
+from mtl_tickets.evaluation.verdicts import Contrast, compare_all
+from mtl_tickets.files import read_json
+from mtl_tickets.report.courses import costs, courses, ladders
+from mtl_tickets.report.data import Difference, Judgement, Method, ReportData, SeedFacts, TaskFacts
+from mtl_tickets.report.keeping import tickets_of
+from mtl_tickets.report.runs import Run, fullest, read_runs
+from mtl_tickets.report.tables import AVERAGE, REMAINING, Comparison, comparison, evaluation_only
+
+DENSE, SINGLE = "multi/dense", "single"
+SCORED = ("score", "remaining")
+
+
+def gather(place: str | Path) -> ReportData:
+    """What there is to say about the experiment folder, or the single run, at ``place``.
+
+    Raises :class:`CheckpointError` where there is no run, none has begun, or a row is missing.
+    """
+    place = Path(place)
+    runs = read_runs(place)
+    begun = [run for run in runs if run.begun]
+    if not begun:
+        raise CheckpointError(Problem("no run has begun here: there is nothing to report yet", file=str(place)))
+    recipe = begun[0].experiment.recipe  # all runs have one configuration
+    headings = recipe.columns()
+    used, stages = fullest(begun, headings)
+    first = used[0]
+    methods = tuple(Method(stage, headings[stage], _name(stage)) for stage in stages)
+    rows = [row for run in used for row in run.rows if row.metric in SCORED]
+    seeds = tuple(run.seed for run in used)
+    learned = {task: first.splits[task] for task in first.learned}
+    extra = {task: splits for task, splits in first.splits.items() if task not in learned}
+    shown = {method.stage: method.heading for method in methods}
+    scores = comparison(rows, shown, learned, seeds) if shown and learned else None
+    models = any(not stage.startswith("yardstick/") for stage in stages)
+    all_rungs = getattr(getattr(recipe, "search", None), "kind", "all") == "all"
+    alone = (place / "config.yaml").is_file()
+    return ReportData(
+        name=first.record["name"] if alone else place.resolve().name,
+        description=first.experiment.description,
+        recipe=recipe.kind,
+        methods=methods,
+        seeds=seeds,
+        scores=scores,
+        extra=evaluation_only(rows, shown, extra, seeds) if extra and models else None,
+        judgements=judgements(scores, methods) if scores else (),
+        ladders=ladders(used, all_rungs),
+        all_rungs=all_rungs,
+        tickets=tickets_of(used) if hasattr(recipe, "sharing") else None,
+        courses=courses(used, methods),
+        costs=costs(used, methods),
+        notes=_notes(first, used),
+        missing=tuple(_missing(runs, used, headings, stages, alone)),
+        tasks=tuple(_task(first, used, task) for task in first.splits),
+        runs=tuple(_seed(run) for run in runs),
+        config=(first.path / "config.yaml").read_text(encoding="utf-8"),
+        command=_command(first, [run.seed for run in runs]),
+    )
+
+
+def judgements(scores: Comparison, methods: Sequence[Method]) -> tuple[Judgement, ...]:
+    """The sharing rules against the dense multi-task model; then those and the dense one against single-task
+    models. A baseline that is not there, or has nothing to stand against, is left out."""
+    values = {
+        task: {
+            method.name: dict(zip(scores.seeds, cell.values, strict=True))
+            for method, cell in zip(methods, scores.lines[task], strict=True)
+            if not method.stage.startswith("yardstick/")  # a rule may be called as one
+        }
+        for task in scores.lines
+        if task not in (AVERAGE, REMAINING)
+    }
+    together = [method.name for method in methods if method.stage.startswith("multi/")]
+    found = []
+    for stage in (DENSE, SINGLE):
+        baseline = next((method.name for method in methods if method.stage == stage), None)
+        against = [name for name in together if name != baseline]
+        if baseline is None or not against:
+            continue
+        of_both = {task: {name: by_name[name] for name in (*against, baseline)} for task, by_name in values.items()}
+        contrasts = compare_all(of_both, baseline)
+        found.append(
+            Judgement(
+                baseline,
+                tuple(_difference(contrast) for contrast in contrasts.average.values()),
+                {task: tuple(map(_difference, by.values())) for task, by in contrasts.tasks.items()},
+            )
+        )
+    return tuple(found)
+
+
+def _difference(contrast: Contrast) -> Difference:
+    verdict, test = contrast.verdict, contrast.test
+    interval = test.interval if test else None
+    return Difference(
+        contrast.a,
+        verdict.outcome,
+        verdict.sentence,
+        contrast.difference,
+        test.sd if test else None,
+        interval.low if interval else None,
+        interval.high if interval else None,
+        contrast.p,
+    )
+
+
+def _name(stage: str) -> str:
+    """What sentences and figures call a column."""
+    kind, _, name = stage.partition("/")
+    return {"multi": name, "yardstick": name.replace("_", " "), "single": "single-task"}.get(kind, stage)
+
+
+# -- what a reader must know -------------------------------------------------------------------------------------------
+
+
+def _notes(first: Run, used: Sequence[Run]) -> Mapping[str, str]:
+    from mtl_tickets.report.summary import notes_of
+
+    chosen = [
+        run.row("choose", task, "selection", "rung")
+        for run in used
+        for task in run.learned
+        if run.has("choose", task, "selection", "rung")
+    ]
+    complete = len(chosen) == len(used) * len(first.learned)
+    found = {"encoder": first.experiment.encoder.name}
+    found |= notes_of(first.experiment, chosen if complete else [], first.learned, [run.seed for run in used])
+    stages = [run.stage(name) for run in used for name in run.stages("**")]
+    if taken := sum("taken" in stage for stage in stages):
+        found["taken over"] = f"{taken:,} of {len(stages):,} stages are another run's, done from the same inputs"
+    return found
+
+
+def _missing(
+    runs: Sequence[Run], used: Sequence[Run], headings: Mapping[str, str], stages: Sequence[str], alone: bool
+) -> list[str]:
+    """What is not there yet, in sentences. ``alone``: one run was asked for, whatever others there are."""
+    found = []
+    for run in runs:
+        if not run.begun:
+            found.append(f"Seed {run.seed} has not begun.")
+        elif not run.finished:
+            done = [headings[stage] for stage in headings if stage in fullest([run], headings)[1]]
+            so_far = f"it has {', '.join(done)}" if done else "it has no column of the table yet"
+            where = "" if run in used else "; its numbers are not used here"
+            found.append(f"Seed {run.seed} is not finished: {so_far}{where}.")
+    asked = set() if alone else set(used[0].experiment.seeds)
+    if unseen := sorted(asked - {run.seed for run in runs}):
+        found.append(f"Seeds of the configuration that have no run yet: {', '.join(map(str, unseen))}.")
+    if absent := [heading for stage, heading in headings.items() if stage not in stages]:
+        found.append(f"Columns that are not there yet: {', '.join(absent)}.")
+    return found
+
+
+def _task(first: Run, used: Sequence[Run], task: str) -> TaskFacts:
+    spec = _specs(used).get(task, {})
+    rows = [row for row in first.rows if row.task == task]
+    counts = {row.split: row.n for row in rows if row.metric == "score"}
+    metrics = (row.metric for row in rows if row.split in first.splits[task] and row.metric != "score")
+    return TaskFacts(
+        task,
+        str(spec.get("description", "")),
+        str(spec.get("kind", "")),
+        tuple(map(str, spec.get("labels", ()))),
+        tuple(dict.fromkeys(metrics)),
+        counts,
+    )
+
+
+def _specs(runs: Sequence[Run]) -> Mapping[str, Mapping[str, Any]]:
+    """task -> its settings, from the first model that is kept."""
+    for run in runs:
+        for file in sorted(run.path.glob("model/*/tasks.json")):
+            content = read_json(file)
+            if isinstance(content, dict):
+                return dict(content.get("extra", {}).get("tasks", {}))
+    return {}
+
+
+def _seed(run: Run) -> SeedFacts:
+    record = run.record
+    device = record["device"]
+    unit, count = ("thread", device["threads"]) if "threads" in device else ("device", device.get("count", 1))
+    return SeedFacts(
+        run.seed,
+        record["starts"][0],
+        record["finished"],
+        len(record["starts"]),
+        record["commit"],
+        f"{device['kind']} {device['name']}, {count} {unit}{'' if count == 1 else 's'}",
+        record["versions"],
+    )
+
+
+def _command(first: Run, seeds: Sequence[int]) -> str:
+    """What does the same once more, beside what there is; paths are as they were for the run."""
+    config = first.experiment.output / first.record["name"] / "config.yaml"
+    words = ["mtl-tickets", "run", str(config), "--seeds", ",".join(map(str, seeds)), "--set", "output=repeated"]
+    return shlex.join(words)

@@ -1,0 +1,34 @@
+"""The report of an experiment, written into its folder: ``report.html``, ``report.md`` and ``figures/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mtl_tickets.files import folder_written_whole, write_text
+from mtl_tickets.report.content import document
+from mtl_tickets.report.document import Document, drawings
+from mtl_tickets.report.gather import gather
+from mtl_tickets.report.html import page
+from mtl_tickets.report.markdown import markdown
+
+HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
+
+
+def write_report(place: str | Path) -> Path:
+    """Writes the report of the experiment folder, or of the single run, at ``place``; gives the path of the HTML file.
+
+    An unfinished experiment is reported as far as it got. Raises :class:`CheckpointError` as
+    :func:`~mtl_tickets.report.gather.gather` does. Files of an earlier report are replaced, each at once.
+    """
+    return write(document(gather(place)), Path(place))
+
+
+def write(made: Document, folder: Path) -> Path:
+    """Writes a report into ``folder``; equal documents give equal bytes."""
+    with folder_written_whole(folder / FIGURES) as figures:
+        for drawing in (drawing for section in made.sections for drawing in drawings(section.blocks)):
+            (figures / f"{drawing.name}.svg").write_text(drawing.svg, encoding="utf-8")
+            (figures / f"{drawing.name}.png").write_bytes(drawing.png)
+    write_text(folder / MARKDOWN, markdown(made))
+    write_text(folder / HTML, page(made))
+    return folder / HTML
