@@ -124,7 +124,8 @@ def main() -> None:
     result = {
         "what": "search",
         "shape": f"experiment {load_experiment(given.experiment).experiment.name}",
-        "settings": given.set,
+        # not where the data lie here
+        "settings": [setting for setting in given.set if not setting.startswith("data.root=")],
         "comparisons": [
             {
                 "what": f"finding the tickets of {len(tasks)} tasks, {len(rows['all'])} seeds",
