@@ -138,6 +138,17 @@ def test_side_by_side_killed_and_resumed(world, finished, tmp_path):
     assert results(folder) == results(finished.path)
 
 
+def test_rules_that_train_to_find_out_go_on_where_they_were_killed(world, tmp_path):
+    short = ("recipe.sharing=[tall, learned]", "recipe.controls=[]", "recipe.train.epochs=1")
+    (whole,) = run_experiment(load_experiment(world, [f"output={tmp_path / 'whole'}", *short]))
+    for stage in ("multi/dense", "scores/tall-0.4/likeness", "scores/learned"):
+        killed = in_a_process(world, tmp_path / "killed", KilledIn(stage, 0.0), *short)
+        assert killed == -signal.SIGKILL
+    assert in_a_process(world, tmp_path / "killed", Silent(), *short, "workers=2") == 0
+    (folder,) = (tmp_path / "killed").glob("*/seed-1")
+    assert results(folder) == results(whole.path)
+
+
 HALVING = (
     "recipe.ladder={kind: coupled, rungs: 4, step: 0.1}",
     "recipe.controls=[]",

@@ -51,7 +51,7 @@ def write_world(folder: Path) -> Path:
             "score": {"batch_size": 16},
             "ladder": {"kind": "free", "heads": [0.25, 0.5], "ffn": [0.0, 0.5]},
             "controls": ["random"],
-            "sharing": ["own", "adaptive", "union", "tall", "learned"],
+            "sharing": ["own", "adaptive", "union"],
         },
     }
     path = folder / "small.yaml"
