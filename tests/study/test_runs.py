@@ -26,7 +26,9 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     write_world(folder)
     experiment = yaml.safe_load((folder / "small.yaml").read_text())
+    experiment["tasks"] = ["feelings", "same"]
     experiment["recipe"]["controls"] = []
+    experiment["recipe"]["ladder"] = {"kind": "free", "heads": [0.5], "ffn": [0.5]}
     experiment["recipe"]["train"]["epochs"] = 1
     (folder / "small.yaml").write_text(yaml.safe_dump(experiment))
     study = {
@@ -99,7 +101,7 @@ def test_a_stopped_study_goes_on_and_ends_with_the_same_numbers(study, place):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     again = load(place, "stopped")
-    for steps in (20, 60):
+    for steps in (20, 40):
         process = multiprocessing.get_context("fork").Process(target=run_study, args=(again, KilledAfter(steps)))
         process.start()
         process.join()
