@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 import yaml
 
-from mtl_tickets.errors import ConfigError, Problem
+from mtl_tickets.errors import ConfigError, Problem, nearest
 from mtl_tickets.experiment import Loaded, load_experiment
 from mtl_tickets.files import digest
 from mtl_tickets.settings import Document, Settings, check, read_yaml
@@ -118,6 +118,9 @@ def load_study(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Study
     path = Path(name_or_path)
     if not path.exists() and str(name_or_path) in shipped_studies():
         path = task_config_folder() / "studies" / f"{name_or_path}.yaml"
+    if not path.exists() and not path.suffix:
+        hint = nearest(str(name_or_path), shipped_studies())
+        raise ConfigError(Problem("no such study file or shipped study", found=str(name_or_path), hint=hint))
     document = _with_dotted_keys(read_yaml(path, search=[task_config_folder() / "studies"]), overrides)
     settings = check(StudySettings, document)
     experiment = path.parent / settings.experiment

@@ -27,6 +27,11 @@ def test_every_shipped_study_is_valid(name):
     assert study.points and all(point.loaded.folder.is_relative_to(study.folder) for point in study.points)
 
 
+def test_an_unknown_study_names_the_nearest():
+    (text,) = problems("sharing_playgrund")
+    assert "'sharing_playground'" in text
+
+
 def test_every_combination_of_the_grid_is_a_point_with_its_own_folder(tmp_path):
     study = load_study(write(tmp_path, grid=GRID, set={"recipe.train.epochs": 2}))
     assert len(study.points) == 4
