@@ -34,7 +34,7 @@ class MadeFrom:
         if self._bench.run.shared is None or training.keep_model is not None:
             return None
         tickets = {task: ticket.digest() for task, ticket in (training.tickets or {}).items()}
-        settings = training.settings.model_dump(mode="json", exclude={"checkpoint_seconds", "ahead"})
+        settings = training.settings.deciding()
         work = [training.stage, training.report_as, training.keep_weights]
         self._trained[training.stage] = digest([self._common(training.tasks), work, tickets, settings], LENGTH)
         return self._trained[training.stage]

@@ -3,11 +3,13 @@ done once and found again after a stop."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
@@ -130,15 +132,16 @@ class Workbench:
         for training in trainings:
             self.run.take(training.stage, self.made_from.training(training))
         left = [training for training in trainings if not self.run.is_done(training.stage)]
+        steps = {training.stage: self.steps(training.tasks, training.settings) for training in trainings}
         for training in trainings:
             if training not in left:
-                self._count(training, self.steps(training.tasks, training.settings))
+                self._count(training, steps[training.stage])
         # the longest first, so that no worker is left with one at the end
-        left.sort(key=lambda training: -self.steps(training.tasks, training.settings))
+        left.sort(key=lambda training: -steps[training.stage])
         self._each(self.fine_tune, left, len(trainings))
         for training in trainings:  # here a finished stage is only entered into the run's rows
             self.fine_tune(training)
-            self._counted[training.stage] = self.steps(training.tasks, training.settings)
+        self._counted |= steps
 
     def score_each(self, scorings: Sequence[Scoring]) -> dict[str, Scores]:
         """The scores of every task, side by side where the run has workers."""
@@ -267,7 +270,7 @@ class Workbench:
         return digest(
             {
                 "start": start.snapshot.digest,
-                "settings": settings.model_dump(mode="json", exclude={"checkpoint_seconds", "ahead"}),
+                "settings": settings.deciding(),
                 "seed": derived_seed(self.seed, "train", *sorted(tasks)),
                 "data": {task: self.data[task].train_key for task in tasks},
                 **more,
@@ -324,23 +327,24 @@ class Workbench:
     def tall_scores(self, together: Path, alone: Mapping[str, str], threshold: float) -> dict[str, Scores]:
         """For every task the share of each unit's weights in the model at ``together`` that are the task's own.
         ``alone``: task -> the stage that kept the weights it has alone."""
-        before = {
-            name: w.detach().clone() for name, w in self.start(self.learned[:1]).rewound().encoder.named_parameters()
-        }
         space, found = self.space, {}
+
+        @functools.cache
+        def both() -> tuple[MultiTaskModel, dict[str, torch.Tensor]]:
+            start = self.start(self.learned[:1]).rewound().encoder
+            return store.load(together), {name: w.detach().cpu().clone() for name, w in start.named_parameters()}
+
         for task in self.learned:
             stage = f"scores/tall-{threshold:g}/{task}"
             file = self.run.stage_folder(stage) / "scores.safetensors"
 
             def tall_stage(_: Path, task: str = task, stage: str = stage, file: Path = file) -> dict[str, Any]:
                 self.progress.stage(stage)
-                model = store.load(together)
+                model, before = both()
                 kept = load_file(self.run.stage_folder(alone[task]) / "weights.safetensors")
                 own = {name.removeprefix("encoder."): w for name, w in kept.items() if name.startswith("encoder.")}
-                on_cpu = {name: w.cpu() for name, w in before.items()}
-                values = tall_shares(
-                    model.encoder, space, on_cpu, own, dict(model.encoder.named_parameters()), threshold
-                )
+                weights = dict(model.encoder.named_parameters())
+                values = tall_shares(model.encoder, space, before, own, weights, threshold)
                 Scores(space, values, ScoreOrigin(task=task, score="tall", seed=self.seed)).save(file)
                 return {"rows": []}
 

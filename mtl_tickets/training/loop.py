@@ -48,6 +48,10 @@ class TrainSettings(Settings):
         False, description="torch.compile of the encoder's layers: faster steps after a slow start"
     )
 
+    def deciding(self) -> dict[str, Any]:
+        """The settings that can change a number, JSON-able."""
+        return self.model_dump(mode="json", exclude={"checkpoint_seconds", "ahead"})
+
 
 class TrainingBatch(Protocol):
     """What the loop needs of a batch."""
