@@ -13,6 +13,8 @@ from mtl_tickets._version import __version__
 # name -> the module it lives in
 _PLACES = {
     "run": "mtl_tickets.verbs",
+    "run_study": "mtl_tickets.verbs",
+    "write_report": "mtl_tickets.report.write",
     "check": "mtl_tickets.checking:check_files",
     "evaluate": "mtl_tickets.serving",
     "export": "mtl_tickets.exporting",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
     from mtl_tickets.pretraining.pretrain import pretrain
     from mtl_tickets.pretraining.settings import PretrainSettings
+    from mtl_tickets.report.write import write_report
     from mtl_tickets.serving import evaluate, load_model, predict, serve
     from mtl_tickets.tasks.spec import TaskSpec, load_task
     from mtl_tickets.tickets.budget import Budget
@@ -57,7 +60,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from mtl_tickets.tickets.scores import Scores
     from mtl_tickets.tickets.space import StructuredSpace, WeightSpace
     from mtl_tickets.tickets.ticket import Ticket
-    from mtl_tickets.verbs import run
+    from mtl_tickets.verbs import run, run_study
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Finding what a run left: seeds, models and tickets, from the path of an experiment, a run, a model or a file.
 
 An *experiment folder* holds ``seed-*`` folders, a *run* holds ``config.yaml`` and ``stages``, a *model folder* holds
-``tasks.json``. Imports no torch.
+``tasks.json``, a *study* holds ``study.json`` and its experiments in ``runs``. Imports no torch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtl_tickets.tickets.ticket import Ticket
 
 DEFAULT_RULE = "adaptive"
+STUDY = "study.json"
 
 
 @dataclass(frozen=True)

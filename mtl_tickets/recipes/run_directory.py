@@ -96,8 +96,7 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
-        record = self.path / "record.json"
-        return record.exists() and bool(dict(read_json(record)).get("finished"))  # type: ignore[call-overload]
+        return run_finished(self.path)
 
     def began_elsewhere(self, places: dict[str, Any]) -> bool:
         """Whether the run was made from files that lay in other places than these."""
@@ -260,3 +259,9 @@ def _linked(file: Path, place: Path) -> None:
         os.link(file, place)
     except OSError:
         shutil.copyfile(file, place)
+
+
+def run_finished(path: Path) -> bool:
+    """Whether the run at ``path`` has come to its end; a run that has not begun has not."""
+    content = read_json(path / "record.json") if (path / "record.json").exists() else None
+    return isinstance(content, dict) and bool(content.get("finished"))

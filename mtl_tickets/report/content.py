@@ -16,14 +16,11 @@ from mtl_tickets.report.data import (
 from mtl_tickets.report.document import (
     SIGNS,
     Block,
-    Bullets,
     Code,
     Document,
     Figure,
     Fold,
     Gallery,
-    Heading,
-    Mark,
     Paragraph,
     Said,
     Section,
@@ -36,13 +33,8 @@ from mtl_tickets.report.document import (
 from mtl_tickets.report.run_content import cost, training, what_was_run
 from mtl_tickets.report.tables import AVERAGE, NOT_APPLICABLE, REMAINING, Cell, Comparison
 from mtl_tickets.report.ticket_content import tickets
-from mtl_tickets.report.words import count, is_or_are, listed, mean, numbers, p_value
-
-# name -> what it is
-BASELINES = {
-    "dense": ", one multi-task model without tickets",
-    "single-task": ", one fine-tuned encoder for each task",
-}
+from mtl_tickets.report.verdict_content import signed, verdict
+from mtl_tickets.report.words import count, mean, numbers, p_value
 
 
 def document(data: ReportData) -> Document:
@@ -58,7 +50,7 @@ def document(data: ReportData) -> Document:
         Said(data.name),
         tuple(lead),
         (
-            Section("verdict", "Verdict", tuple(_verdict(data))),
+            Section("verdict", "Verdict", tuple(verdict(data))),
             Section("scores", "Scores", tuple(_scores(data))),
             Section("ladders", "Phase transition", tuple(_ladders(data))),
             Section("tickets", "Tickets", tuple(tickets(data))),
@@ -66,63 +58,6 @@ def document(data: ReportData) -> Document:
             Section("cost", "Cost", tuple(cost(data))),
             Section("run", "What was run", tuple(what_was_run(data))),
         ),
-    )
-
-
-# -- verdict -----------------------------------------------------------------------------------------------------------
-
-
-def _verdict(data: ReportData) -> Iterable[Block]:
-    if not data.judgements:
-        yield Paragraph("There is nothing to compare yet: a verdict needs a multi-task model and a baseline.")
-        return
-    yield Paragraph(Strong(_in_short(data.judgements[0])))
-    for judgement in data.judgements:
-        what = BASELINES.get(judgement.baseline, "")
-        yield Heading(f"Against {judgement.baseline}{what}")
-        yield Bullets(tuple(map(_said, judgement.average)))
-        if len(data.seeds) > 1:
-            yield Figure(figures.differences(judgement), _finding_of(judgement), _interval_caption(judgement))
-    yield Paragraph(
-        "Points are differences between scores of 0 to 100, on the average over tasks. Tests are paired t tests over "
-        "seeds, and speak of another training on "
-        "these rows and not of other rows; p is Holm-corrected over the comparisons of a list. Not shown is not the "
-        "same as equal."
-    )
-
-
-def _said(item: Difference) -> Text:
-    sentence = f"{item.sentence.removeprefix('not shown: ')}."
-    return sentence if item.outcome == "one seed" else (Mark(item.outcome), ": ", sentence)
-
-
-def _in_short(judgement: Judgement) -> str:
-    items, baseline = judgement.average, judgement.baseline
-    if all(item.outcome == "one seed" for item in items):
-        return f"One seed: no test is possible, and nothing is shown about any difference to {baseline}."
-    better, worse = ([item.method for item in items if item.outcome == word] for word in ("better", "worse"))
-    parts = [f"{listed(better)} {is_or_are(better)} better than {baseline}"] if better else []
-    parts += [f"{listed(worse)} {is_or_are(worse)} worse than {baseline}"] if worse else []
-    rest = len(items) - len(better) - len(worse)
-    if not parts:
-        of = "The method is" if len(items) == 1 else f"None of the {len(items)} methods is"
-        return f"{of} {'not ' if len(items) == 1 else ''}shown to differ from {baseline} on the average over tasks."
-    more = f"; for {rest} more no difference is shown" if rest else ""
-    return f"{' and '.join(parts)} on the average over tasks{more}."
-
-
-def _finding_of(judgement: Judgement) -> str:
-    said = []
-    for item in judgement.average:
-        between = "" if item.low is None else f", interval {item.low:+.1f} to {item.high:+.1f}"
-        said.append(f"{item.method} {item.difference:+.1f} points ({item.outcome}{between})")
-    return f"Differences to {judgement.baseline} on the average over tasks: {'; '.join(said)}."
-
-
-def _interval_caption(judgement: Judgement) -> str:
-    return (
-        f"Points above {judgement.baseline} on the average over tasks: mean over seeds and 95 % interval of each "
-        "comparison by itself. Filled diamonds: a difference is shown; hollow circles: it is not."
     )
 
 
@@ -158,7 +93,7 @@ def _is_best(cell: Cell, best: float | None) -> bool:
 
 def _differences(judgement: Judgement) -> Table:
     def cells(items: Sequence[Difference]) -> tuple[TableCell, ...]:
-        return tuple(TableCell(_signed(item)) for item in items)
+        return tuple(TableCell(signed(item)) for item in items)
 
     rows = [TableRow(Said(task), cells(items)) for task, items in judgement.tasks.items()]
     rows.append(TableRow(AVERAGE, cells(judgement.average), sums=True))
@@ -173,12 +108,6 @@ def _differences(judgement: Judgement) -> Table:
         else f"Differences to {judgement.baseline} in points; one seed, so that none of them can be tested"
     )
     return Table(said, ("task", *(Said(item.method) for item in judgement.average)), tuple(rows))
-
-
-def _signed(item: Difference) -> str:
-    points = round(item.difference, 1)
-    text = (f"{points:+.1f}" if points else "0.0") + ("" if item.sd is None else f" ± {item.sd:.1f}")
-    return f"{text} {SIGNS[item.outcome]}" if item.outcome in ("better", "worse") else text
 
 
 # -- ladders -----------------------------------------------------------------------------------------------------------

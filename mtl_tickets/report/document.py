@@ -37,9 +37,17 @@ class Mark:
     outcome: Outcome
 
 
+@dataclass(frozen=True)
+class Link:
+    """To a file beside this one: ``path`` is relative, with ``/``."""
+
+    text: str
+    path: str
+
+
 SIGNS: dict[Outcome, str] = {"better": "▲", "worse": "▼", "not shown": "○", "same scores": "=", "one seed": "–"}
 
-Piece = str | Said | Code | Strong | Mark
+Piece = str | Said | Code | Strong | Mark | Link
 Text = Piece | tuple[Piece, ...]
 
 

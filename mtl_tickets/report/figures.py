@@ -28,8 +28,9 @@ KINDS = {
 NAMES = 24
 
 
-def differences(judgement: Judgement) -> Drawing:
-    """Each method's difference to the baseline on the average, with its interval where there is one."""
+def differences(judgement: Judgement, of: str = "", title: str = "") -> Drawing:
+    """Each method's difference to the baseline on the average, with its interval where there is one. ``of``: what tells
+    its file's name from those of other experiments."""
     items = list(reversed(judgement.average))
 
     def paint(figure: Figure) -> None:
@@ -47,8 +48,11 @@ def differences(judgement: Judgement) -> Drawing:
         axes.set_yticks(range(len(items)), [item.method for item in items])
         axes.set_ylim(-0.6, len(items) - 0.4)
         axes.set_xlabel(f"points above {judgement.baseline}")
+        if title:
+            axes.set_title(title, loc="left")
 
-    return draw(f"differences-{slug(judgement.baseline)}", 4.2, 0.9 + 0.3 * len(items), paint)
+    name = "-".join(("differences", *([of] if of else []), slug(judgement.baseline)))
+    return draw(name, 4.2, 0.9 + 0.25 * bool(title) + 0.3 * len(items), paint)
 
 
 def ladder(found: Ladder) -> Drawing:

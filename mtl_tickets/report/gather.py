@@ -24,8 +24,9 @@ DENSE, SINGLE = "multi/dense", "single"
 SCORED = ("score", "remaining")
 
 
-def gather(place: str | Path) -> ReportData:
-    """What there is to say about the experiment folder, or the single run, at ``place``.
+def gather(place: str | Path, baselines: Sequence[str] = ("dense",)) -> ReportData:
+    """What there is to say about the experiment folder, or the single run, at ``place``. ``baselines``: the rules that
+    all others are held against, each with a correction of its own; the first decides.
 
     Raises :class:`CheckpointError` where there is no run, none has begun, or a row is missing.
     """
@@ -56,7 +57,7 @@ def gather(place: str | Path) -> ReportData:
         seeds=seeds,
         scores=scores,
         extra=evaluation_only(rows, shown, extra, seeds) if extra and models else None,
-        judgements=judgements(scores, methods) if scores else (),
+        judgements=judgements(scores, methods, [f"multi/{name}" for name in baselines]) if scores else (),
         ladders=ladders(used, all_rungs),
         all_rungs=all_rungs,
         tickets=tickets_of(used) if hasattr(recipe, "sharing") else None,
@@ -71,9 +72,11 @@ def gather(place: str | Path) -> ReportData:
     )
 
 
-def judgements(scores: Comparison, methods: Sequence[Method]) -> tuple[Judgement, ...]:
-    """The sharing rules against the dense multi-task model; then those and the dense one against single-task
-    models. A baseline that is not there, or has nothing to stand against, is left out."""
+def judgements(
+    scores: Comparison, methods: Sequence[Method], stages: Sequence[str] = (DENSE,)
+) -> tuple[Judgement, ...]:
+    """The multi-task models against each of ``stages``; then all of them against single-task models. A baseline that
+    is not there, or has nothing to stand against, is left out."""
     values = {
         task: {
             method.name: dict(zip(scores.seeds, cell.values, strict=True))
@@ -85,7 +88,7 @@ def judgements(scores: Comparison, methods: Sequence[Method]) -> tuple[Judgement
     }
     together = [method.name for method in methods if method.stage.startswith("multi/")]
     found = []
-    for stage in (DENSE, SINGLE):
+    for stage in (*stages, SINGLE):
         baseline = next((method.name for method in methods if method.stage == stage), None)
         against = [name for name in together if name != baseline]
         if baseline is None or not against:

@@ -7,6 +7,7 @@ import html
 import re
 from functools import cache
 from importlib import resources
+from urllib.parse import quote
 
 from mtl_tickets.report.document import (
     SIGNS,
@@ -18,6 +19,7 @@ from mtl_tickets.report.document import (
     Fold,
     Gallery,
     Heading,
+    Link,
     Listing,
     Mark,
     Paragraph,
@@ -174,6 +176,8 @@ def _piece(piece: Piece) -> str:
             kind = piece.outcome if piece.outcome in ("better", "worse") else "open"
             sign = f'<span aria-hidden="true">{SIGNS[piece.outcome]}</span>'
             return f'<span class="mark {kind}">{sign} {_escaped(piece.outcome)}</span>'
+        case Link():
+            return f'<a href="{_attribute(quote(piece.path))}">{_escaped(piece.text)}</a>'
 
 
 def _escaped(text: str) -> str:

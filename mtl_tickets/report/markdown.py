@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from urllib.parse import quote
 
 from mtl_tickets.report.document import (
     SIGNS,
@@ -15,6 +16,7 @@ from mtl_tickets.report.document import (
     Fold,
     Gallery,
     Heading,
+    Link,
     Listing,
     Mark,
     Paragraph,
@@ -88,6 +90,8 @@ def _piece(piece: Piece) -> str:
             return f"**{_kept(piece.text).strip()}** " if piece.text.endswith(" ") else f"**{_kept(piece.text)}**"
         case Mark():
             return f"{SIGNS[piece.outcome]} {piece.outcome}"
+        case Link():
+            return f"[{_kept(piece.text)}]({quote(piece.path)})"
 
 
 def _kept(text: str) -> str:

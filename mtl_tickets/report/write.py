@@ -1,26 +1,42 @@
-"""The report of an experiment, written into its folder: ``report.html``, ``report.md`` and ``figures/``."""
+"""The report of a study or an experiment, written into its folder: ``report.html``, ``report.md`` and ``figures/``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mtl_tickets.files import folder_written_whole, write_text
+from mtl_tickets.locate import STUDY
 from mtl_tickets.report.content import document
 from mtl_tickets.report.document import Document, drawings
 from mtl_tickets.report.gather import gather
 from mtl_tickets.report.html import page
 from mtl_tickets.report.markdown import markdown
+from mtl_tickets.report.study import StudyData, gather_study
+from mtl_tickets.report.study_content import study_document
 
 HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
 
 
 def write_report(place: str | Path) -> Path:
-    """Writes the report of the experiment folder, or of the single run, at ``place``; gives the path of the HTML file.
+    """Writes the report of the study, the experiment folder or the single run at ``place``; gives the path of the HTML
+    file. Of a study of several points each has a report of its own in its folder.
 
-    An unfinished experiment is reported as far as it got. Raises :class:`CheckpointError` as
+    What is unfinished is reported as far as it got. Raises :class:`CheckpointError` as
     :func:`~mtl_tickets.report.gather.gather` does. Files of an earlier report are replaced, each at once.
     """
-    return write(document(gather(place)), Path(place))
+    place = Path(place)
+    if (place / STUDY).is_file():
+        return write_study(gather_study(place), place)
+    return write(document(gather(place)), place)
+
+
+def write_study(study: StudyData, folder: Path) -> Path:
+    """As :func:`write_report`, of a study that is read already."""
+    if len(study.points) > 1:
+        for point in study.points:
+            if point.report is not None:
+                write(document(point.report), folder / point.folder)
+    return write(study_document(study), folder)
 
 
 def write(made: Document, folder: Path) -> Path:

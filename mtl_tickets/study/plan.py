@@ -53,7 +53,9 @@ class StudySettings(Settings):
     rules: tuple[AnyRule, ...] | None = pydantic.Field(None, description="the sharing rules compared in every point")
     seeds: tuple[pydantic.NonNegativeInt, ...] = pydantic.Field((1, 2, 3), min_length=1)
     grid: dict[Key, tuple[Any, ...]] = pydantic.Field({}, description="every combination of these values is a point")
-    baseline: str = pydantic.Field("dense", description="what every rule is compared with")
+    baselines: tuple[str, ...] = pydantic.Field(
+        ("dense",), min_length=1, description="the rules that all others are compared with; the first one decides"
+    )
     output: Path = Path("studies")
 
     @pydantic.field_validator("seeds")
@@ -141,9 +143,21 @@ def load_study(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Study
     if twins:
         rule = "two points of the grid come to the same settings"
         raise ConfigError(document.problem(("grid",), rule, f"{twins[0].name} and {twins[1].name}"))
+    _check_baselines(settings, points[0], document)
     study = Study(settings, points, str(path))
     study.points = [Point(point.values, point.loaded.moved_to(study.folder / "runs")) for point in points]
     return study
+
+
+def _check_baselines(settings: StudySettings, point: Point, document: Document) -> None:
+    known = [stage.removeprefix("multi/") for stage in point.loaded.experiment.recipe.columns() if "multi/" in stage]
+    problems = [
+        document.problem(("baselines", i), "must be one of the rules, each only once", name, nearest(name, known))
+        for i, name in enumerate(settings.baselines)
+        if name not in known or name in settings.baselines[:i]
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _twins(points: Sequence[Point]) -> tuple[Point, Point] | None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtl_tickets.errors import CheckpointError
-from mtl_tickets.files import is_locked, read_json, write_json
+from mtl_tickets.files import is_locked, write_json
+from mtl_tickets.locate import STUDY
 from mtl_tickets.progress import Progress, Silent
+from mtl_tickets.recipes.run_directory import run_finished
 from mtl_tickets.running import RunSummary, run_experiment
 from mtl_tickets.study.plan import Point, Study
 
-INDEX = "study.json"
 # seconds between two looks at runs that other processes hold
 PATIENCE = 2.0
 
@@ -40,9 +41,7 @@ class StudyRun:
 
     @property
     def finished(self) -> bool:
-        record = self.path / "record.json"
-        content = read_json(record) if record.exists() else None
-        return isinstance(content, dict) and bool(content.get("finished"))
+        return run_finished(self.path)
 
 
 def runs_of(study: Study) -> list[StudyRun]:
@@ -84,7 +83,10 @@ def run_study(
 
 
 def write_index(study: Study) -> None:
-    """``study.json``: what is studied, and which folder is which point."""
-    points = [{"values": point.values, "folder": f"runs/{point.loaded.folder.name}"} for point in study.points]
+    """``study.json``: what is studied, and which folder is which point. It is what a report is made from."""
+    points = [
+        {"name": point.name, "values": point.values, "folder": f"runs/{point.loaded.folder.name}"}
+        for point in study.points
+    ]
     settings = study.settings.model_dump(mode="json", by_alias=True)
-    write_json(study.folder / INDEX, {"settings": settings, "points": points})
+    write_json(study.folder / STUDY, {"settings": settings, "points": points})

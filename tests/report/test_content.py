@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from mtl_tickets.report.content import _in_short, document
+from mtl_tickets.report.content import document
 from mtl_tickets.report.data import Difference, Judgement
-from mtl_tickets.report.document import Figure, Fold, Gallery, Heading, Mark, Paragraph, Table, pieces, plain
+from mtl_tickets.report.document import Bullets, Figure, Fold, Gallery, Heading, Mark, Paragraph, Table, pieces, plain
 from mtl_tickets.report.gather import gather
+from mtl_tickets.report.verdict_content import in_short
 from tests.report.made import World
 
 
@@ -48,7 +49,7 @@ def inside(blocks) -> list:
     ],
 )
 def test_the_verdict_in_short_claims_what_is_shown(outcomes, said):
-    assert _in_short(judgement(*outcomes)) == said
+    assert in_short(judgement(*outcomes)) == said
 
 
 def test_sections_stand_in_one_order_and_the_verdict_first(made):
@@ -61,7 +62,7 @@ def test_every_difference_has_its_sentence_and_its_mark(made, data):
     marks = [
         piece
         for block in made.sections[0].blocks
-        if not isinstance(block, Heading | Paragraph | Figure)
+        if isinstance(block, Bullets)
         for item in block.items
         for piece in pieces(item)
         if isinstance(piece, Mark)

@@ -56,7 +56,7 @@ def test_the_folder_is_named_by_what_changes_numbers(tmp_path):
         return load_study(write(tmp_path, **changes), overrides).folder.name
 
     plain = folder()
-    assert plain == folder(seeds=[5], description="words", baseline="own")
+    assert plain == folder(seeds=[5], description="words", baselines=["own"])
     others = [folder(grid=GRID), folder(set={"limit.train": 5}), folder("set.limit.train=6"), folder(rules=["union"])]
     assert len({plain, *others}) == 5
 
@@ -97,3 +97,14 @@ def test_an_experiment_may_lie_beside_the_study(tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     (point,) = load_study(write(tmp_path, experiment="mine.yaml")).points
     assert point.loaded.experiment.name == "mine"
+
+
+def test_an_unknown_or_doubled_baseline_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ConfigError) as unknown:
+        load_study(write(tmp_path, rules=["own", "union"], baselines=["dense", "unoin", "dense"]))
+    problems = unknown.value.problems
+    assert [(problem.place.partition(" ")[0], problem.found) for problem in problems] == [
+        ("baselines[1]", "unoin"),
+        ("baselines[2]", "dense"),
+    ]
+    assert "union" in problems[0].hint

@@ -11,10 +11,12 @@ import yaml
 from mtl_tickets.evaluation.records import read_rows
 from mtl_tickets.experiment import load_experiment
 from mtl_tickets.progress import Silent
+from mtl_tickets.report.standings import standings
+from mtl_tickets.report.study import gather_study
+from mtl_tickets.report.tables import AVERAGE
 from mtl_tickets.running import run_experiment
 from mtl_tickets.study import load_study
 from mtl_tickets.study.runs import run_study, runs_of
-from mtl_tickets.study.summary import lines, markdown, summarise_study
 from tests.end_to_end.world import write_world
 
 RULES = ["own", "union", "random"]
@@ -106,11 +108,11 @@ def test_a_stopped_study_goes_on_and_ends_with_the_same_numbers(study, place):
         process.start()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    partial = summarise_study(again)
-    assert any(summary.missing for summary in partial) and markdown(again, partial)
+    partial = gather_study(again.folder)
+    assert any(point.report is None or point.report.missing for point in partial.points)
     run_study(again)
     assert results(again) == results(study)
-    assert markdown(again, summarise_study(again)) == markdown(study, summarise_study(study))
+    assert what_is_said(again) == what_is_said(study)
 
 
 def test_two_processes_divide_a_study_between_them(study, place):
@@ -131,19 +133,36 @@ def test_a_finished_study_is_not_run_again(study):
 
 
 def test_the_table_is_made_from_the_rows(study):
-    summaries = summarise_study(study)
-    assert [summary.point.values for summary in summaries] == [point.values for point in study.points]
-    for summary in summaries:
-        assert summary.seeds == [1, 2] and not summary.missing
-        rows = read_rows(summary.point.loaded.folder / "seed-1" / "results.jsonl")
+    found = gather_study(study.folder)
+    assert [point.name for point in found.points] == [point.name for point in study.points]
+    for point, of_plan in zip(found.points, study.points, strict=True):
+        report = point.report
+        assert report.seeds == (1, 2) and not report.missing
+        rows = read_rows(of_plan.loaded.folder / "seed-1" / "results.jsonl")
         by_hand = [
             row.value
             for row in rows
             if row.stage == "multi/union" and row.metric == "score" and row.split != "selection"
         ]
-        assert summary.average("union")[1] == pytest.approx(sum(by_hand) / len(by_hand))
-        table = lines(summary, "dense")
-        assert {cells[0] for cells in table} == {"dense multi-task", "own tickets", "union", "random"}
-        assert [cells[-1] for cells in table].count("baseline") == 1
-        averages = [float(cells[1].split(" ")[0]) for cells in table]
+        column = [method.name for method in report.methods].index("union")
+        assert report.scores.lines[AVERAGE][column].values[0] == pytest.approx(sum(by_hand) / len(by_hand))
+        order = standings(report, report.judgements[0])
+        assert {item.heading for item in order} == {"dense multi-task", "own tickets", "union", "random"}
+        assert [item.outcome for item in order].count("baseline") == 1
+        averages = [item.average.mean for item in order]
         assert averages == sorted(averages, reverse=True)
+
+
+def test_every_baseline_is_judged_and_the_first_one_decides(place, study):
+    asked = load_study(place / "study.yaml", [f"output={place / 'once'}", "baselines=[own, dense]"])
+    assert asked.folder == study.folder  # what is compared changes no number
+    run_study(asked)
+    report = gather_study(asked.folder).points[0].report
+    assert [judgement.baseline for judgement in report.judgements] == ["own", "dense", "single-task"]
+    run_study(study)
+
+
+def what_is_said(study):
+    """Of every point: its tables and judgements."""
+    points = gather_study(study.folder).points
+    return [(point.name, point.report.scores, point.report.judgements) for point in points]

@@ -1,0 +1,102 @@
+"""The first section of a report: what is shown, and what is not. And its sentences, which other sections use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mtl_tickets.report import figures
+from mtl_tickets.report.data import Difference, Judgement, ReportData
+from mtl_tickets.report.document import (
+    SIGNS,
+    Block,
+    Bullets,
+    Figure,
+    Heading,
+    Mark,
+    Paragraph,
+    Said,
+    Strong,
+    Table,
+    TableCell,
+    TableRow,
+    Text,
+)
+from mtl_tickets.report.standings import HEADINGS, standings
+from mtl_tickets.report.words import is_or_are, listed
+
+# name -> what it is
+BASELINES = {
+    "dense": ", one multi-task model without tickets",
+    "single-task": ", one fine-tuned encoder for each task",
+}
+
+
+def verdict(data: ReportData) -> Iterable[Block]:
+    if not data.judgements:
+        yield Paragraph("There is nothing to compare yet: a verdict needs a multi-task model and a baseline.")
+        return
+    yield Paragraph(Strong(in_short(data.judgements[0])))
+    yield standings_table(data, data.judgements[0])
+    for judgement in data.judgements:
+        what = BASELINES.get(judgement.baseline, "")
+        yield Heading(f"Against {judgement.baseline}{what}")
+        yield Bullets(tuple(map(_said, judgement.average)))
+        if len(data.seeds) > 1:
+            yield Figure(figures.differences(judgement), finding_of(judgement), interval_caption(judgement))
+    yield Paragraph(
+        "Points are differences between scores of 0 to 100, on the average over tasks. Tests are paired t tests over "
+        "seeds, and speak of another training on "
+        "these rows and not of other rows; p is Holm-corrected over the comparisons of a list. Not shown is not the "
+        "same as equal."
+    )
+
+
+def _said(item: Difference) -> Text:
+    sentence = f"{item.sentence.removeprefix('not shown: ')}."
+    return sentence if item.outcome == "one seed" else (Mark(item.outcome), ": ", sentence)
+
+
+def in_short(judgement: Judgement) -> str:
+    items, baseline = judgement.average, judgement.baseline
+    if all(item.outcome == "one seed" for item in items):
+        return f"One seed: no test is possible, and nothing is shown about any difference to {baseline}."
+    better, worse = ([item.method for item in items if item.outcome == word] for word in ("better", "worse"))
+    parts = [f"{listed(better)} {is_or_are(better)} better than {baseline}"] if better else []
+    parts += [f"{listed(worse)} {is_or_are(worse)} worse than {baseline}"] if worse else []
+    rest = len(items) - len(better) - len(worse)
+    if not parts:
+        of = "The method is" if len(items) == 1 else f"None of the {len(items)} methods is"
+        return f"{of} {'not ' if len(items) == 1 else ''}shown to differ from {baseline} on the average over tasks."
+    more = f"; for {rest} more no difference is shown" if rest else ""
+    return f"{' and '.join(parts)} on the average over tasks{more}."
+
+
+def finding_of(judgement: Judgement) -> str:
+    said = []
+    for item in judgement.average:
+        between = "" if item.low is None else f", interval {item.low:+.1f} to {item.high:+.1f}"
+        said.append(f"{item.method} {item.difference:+.1f} points ({item.outcome}{between})")
+    return f"Differences to {judgement.baseline} on the average over tasks: {'; '.join(said)}."
+
+
+def interval_caption(judgement: Judgement) -> str:
+    return (
+        f"Points above {judgement.baseline} on the average over tasks: mean over seeds and 95 % interval of each "
+        "comparison by itself. Filled diamonds: a difference is shown; hollow circles: it is not."
+    )
+
+
+def standings_table(data: ReportData, judgement: Judgement) -> Table:
+    rows = []
+    for item in standings(data, judgement):
+        head, *cells = item.cells()
+        last: Text = Mark(item.against.outcome) if item.against else cells[-1]
+        rows.append(TableRow(Said(head), (*map(TableCell, cells[:-1]), TableCell(last))))
+    caption = f"From the best average to the worst, against {judgement.baseline}"
+    return Table(caption, HEADINGS, tuple(rows), frozenset({len(HEADINGS) - 1}))
+
+
+def signed(item: Difference) -> str:
+    points = round(item.difference, 1)
+    text = (f"{points:+.1f}" if points else "0.0") + ("" if item.sd is None else f" ± {item.sd:.1f}")
+    return f"{text} {SIGNS[item.outcome]}" if item.outcome in ("better", "worse") else text
