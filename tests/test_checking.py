@@ -1,10 +1,17 @@
 """check_files: facts of what is right, all problems of what is not."""
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 from mtl_tickets.checking import check_files
+from mtl_tickets.cli import app
 from mtl_tickets.errors import InputError
 from tests.end_to_end.world import write_world
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 @pytest.fixture
@@ -44,6 +51,16 @@ def test_bad_rows_of_several_tasks_are_reported_together(world):
         check_files(["small.yaml"])
     assert {p.file.rpartition("/")[2] for p in error.value.problems} == set(names)
     assert check_files(["small.yaml"], data=False)[0].splits == []
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "../../x", "a b", "", "\u202etask", "-x"])
+def test_a_task_s_name_that_is_no_name_of_a_file_is_refused(world, name):
+    content = yaml.safe_load((world / "feelings.yaml").read_text(encoding="utf-8"))
+    (world / "named.yaml").write_text(yaml.safe_dump({**content, "name": name}), encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        check_files(["named.yaml"])
+    assert [(problem.place.partition(" ")[0], problem.found) for problem in error.value.problems] == [("name", name)]
+    assert invoke("check", world / "named.yaml").exit_code == 2
 
 
 def test_problems_of_all_files_come_at_once(world):

@@ -1,15 +1,14 @@
-"""Is one method better than another on rows like these? Tests over the rows of a dev set that both answered.
+"""Is one method better than another on rows like these? Tests over the rows of dev sets that both answered.
 
 The unit of inference is the row, the trained models are fixed: see :mod:`mtl_tickets.evaluation.statistics` for the
 other question, that of another training, and for when each is the right one. Several seeds enter as the mean over
 their models, and a row is one unit for all of them: rows that are hard are hard for every seed, so seeds times rows
 would count the same evidence several times.
 
-- *McNemar's test* is for right or wrong: only rows on which the methods differ carry evidence, and each falls to A or
-  B with equal chance under the null. The exact test is conservative; its mid-p is near alpha and rarely above it
-  (Fagerland, Lydersen and Laake 2013, The McNemar test for binary matched-pairs data).
-- *The paired bootstrap* is for any metric, F1 and correlations included, which are no means over rows (Efron and
-  Tibshirani 1993, chapters 13 and 14; Dror et al. 2018).
+*The paired bootstrap* is for any metric, F1 and correlations included, which are no means over rows (Efron and
+Tibshirani 1993, chapters 13 and 14; Dror et al. 2018). Methods are compared on the same resamples; of several tasks
+each is resampled by itself, so that the average over them varies as it would with other rows of the same tasks. For
+right or wrong there is McNemar's test beside it, :mod:`mtl_tickets.evaluation.mcnemar`.
 
 Rows must be independent: where several were made from one text, resample texts instead.
 """
@@ -17,90 +16,34 @@ Rows must be independent: where several were made from one text, resample texts 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from mtl_tickets.errors import InputError, Problem
-from mtl_tickets.evaluation.statistics import Interval, above_zero, require_share
-from mtl_tickets.tasks.metrics import METRICS, Function
+from mtl_tickets.evaluation.row_metrics import Evaluate, evaluator
+from mtl_tickets.evaluation.statistics import Interval, require_share
+from mtl_tickets.files import digest
+from mtl_tickets.tasks.metrics import Function
 
 # counts of a chunk of resamples: 16 MB each
 CELLS = 2_000_000
 # rows are left out in at most so many groups where the bootstrap's interval is corrected for skew
 GROUPS = 400
-
-# counts [resamples, rows] -> metric [models, resamples], nan where it is undefined
-Evaluate = Callable[[np.ndarray], np.ndarray]
-
-
-# -- right or wrong ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """``wins`` and ``losses``: rows that more, or fewer, of A's models answer right than of B's. ``difference``: A's
-    accuracy less B's, mean over seeds, as a share of 1. ``p`` is exact, ``p_mid`` its mid-p; both two-sided."""
-
-    rows: int
-    seeds: int
-    wins: int
-    losses: int
-    difference: float
-    p: float
-    p_mid: float
-
-
-def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
-    """McNemar's exact test of two methods' correctness, ``[rows]`` or ``[seeds, rows]`` of 0 and 1.
-
-    With one seed it is the binomial test of wins against losses. With several, the null swaps all of A's answers to a
-    row with all of B's: a row that k more of A's models answer right weighs k, with either sign, and the distribution
-    of the weighted sum is computed exactly. p is 1 where the methods are right on the same rows.
-
-    Raises :class:`InputError` for unequal shapes, no rows, or values other than 0 and 1.
-    """
-    a, b = np.atleast_2d(np.asarray(right_a)), np.atleast_2d(np.asarray(right_b))
-    if a.shape != b.shape or a.ndim != 2 or not a.size:
-        raise InputError(
-            Problem("both methods need an answer of each seed to the same rows", found=f"shapes {a.shape}, {b.shape}")
-        )
-    if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
-        raise InputError(Problem("answers must be right (1) or wrong (0)"))
-    margins = a.astype(np.int64).sum(0) - b.astype(np.int64).sum(0)
-    p, p_mid = _swaps(margins)
-    wins, losses = int(np.sum(margins > 0)), int(np.sum(margins < 0))
-    return McNemar(a.shape[1], a.shape[0], wins, losses, float(margins.mean() / a.shape[0]), p, p_mid)
-
-
-def _swaps(margins: np.ndarray) -> tuple[float, float]:
-    """p and mid-p of the sum of ``margins`` when each keeps or changes its sign with equal chance."""
-    ways, won, total = np.ones(1), 0, 0
-    for weight in range(1, int(np.abs(margins).max()) + 1):
-        count = int(np.sum(np.abs(margins) == weight))
-        share = np.zeros(weight * count + 1)
-        share[::weight] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
-        ways = np.convolve(ways, share)  # of what fell to A, 0 to total
-        won, total = won + weight * int(np.sum(margins == weight)), total + weight * count
-    if 2 * won == total:
-        return 1.0, 1.0
-    tail = min(won, total - won)
-    p = 2.0 * float(ways[: tail + 1].sum())
-    return above_zero(p), above_zero(p - ways[tail])
-
-
-# -- any metric --------------------------------------------------------------------------------------------------------
+RESAMPLES = 4_999
+# differences of shares below this are equal metrics, summed in another order
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class RowBootstrap:
-    """A metric's mean over seeds for A and B on all rows, and how ``difference`` = a - b varies over resampled rows.
+    """A score's mean over seeds for A and B on all rows, and how ``difference`` = a - b varies over resampled rows.
 
     ``interval`` is the percentile interval and ``p`` its inversion: p <= 1 - level exactly where 0 is outside.
     ``bca`` is corrected for bias and skew, None where that is undefined (the resamples all alike or all on one side of
-    the difference). ``sd`` is the standard error. ``undefined``: resamples in which the metric of some model was.
+    the difference). ``sd`` is the standard error. ``undefined``: resamples in which a metric of some model was.
     """
 
     rows: int
@@ -122,7 +65,7 @@ def paired_bootstrap(
     predictions_b: np.ndarray,
     labels: np.ndarray,
     *,
-    resamples: int = 4_999,
+    resamples: int = RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
     undefined: float = 0.0,
@@ -130,9 +73,9 @@ def paired_bootstrap(
     """Resamples rows, the same ones for both methods and all seeds.
 
     ``metric``: a function of (predictions, labels) in which the order of rows does not matter and more is better, or
-    the name of one in :data:`METRICS`; accuracy, f1, f1_macro, mcc and pearson by name cost one matrix product
-    for all resamples, everything else 2 x seeds calls for each. Predictions: ``[rows]``, or ``[seeds, rows, ...]`` with
-    whatever the function takes of a row; labels: ``[rows]``.
+    the name of one in :data:`METRICS`; those that come with the package cost little for all resamples
+    (:mod:`mtl_tickets.evaluation.row_metrics`), everything else 2 x seeds calls for each. Predictions: ``[rows]``, or
+    ``[seeds, rows, ...]`` with whatever the function takes of a row; labels: ``[rows]``.
 
     Where a metric is undefined in a resample (not finite, or a ValueError or ZeroDivisionError) it counts as
     ``undefined``: 0, as in :mod:`mtl_tickets.tasks.metrics`, since leaving such resamples out would judge a method by
@@ -144,48 +87,203 @@ def paired_bootstrap(
     labels = np.asarray(labels)
     a, b = np.atleast_2d(np.asarray(predictions_a)), np.atleast_2d(np.asarray(predictions_b))
     _require_fit(a, b, labels)
+    _require_resamples(resamples, level)
+    found = _resampled_set(RowSet("", "", (metric,), labels, {"a": a, "b": b}), resamples, seed, undefined)
+    return Resampled(("a", "b"), len(a), resamples, level, {"": (found,)}).on_task("", "a", "b")
+
+
+# -- several methods on several tasks ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """What methods answered to the labelled rows of one split of a task. A score is the mean of ``metrics``, as for
+    :func:`paired_bootstrap`. ``labels`` ``[rows]``; ``answers``: method -> ``[seeds, rows, ...]``."""
+
+    task: str
+    split: str
+    metrics: tuple[str | Function, ...]
+    labels: np.ndarray
+    answers: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(
+        cls,
+        task: str,
+        split: str,
+        metrics: Sequence[str | Function],
+        answers: Mapping[str, Mapping[int, tuple[np.ndarray, np.ndarray]]],
+    ) -> RowSet:
+        """From method -> seed -> predictions and labels as they were kept together. Raises :class:`InputError` naming
+        every method and seed that did not answer the rows, or has not the labels or the seeds, of the first."""
+        (first, by_seed), *_ = answers.items()
+        seed, (_, labels) = next(iter(by_seed.items()))
+        problems = []
+        for method, found in answers.items():
+            if list(found) != list(by_seed):
+                rule = f"must have the seeds of {first}: {sorted(by_seed)}"
+                problems.append(Problem(rule, place=f"{task}, {split}: {method}", found=sorted(found)))
+            for number, (predictions, known) in found.items():
+                place = f"{task}, {split}: {method}, seed {number}"
+                if not len(predictions) == len(known) == len(labels):
+                    rule = f"must have answers and labels for the {len(labels)} rows of {first}, seed {seed}"
+                    problems.append(Problem(rule, place=place, found=f"{len(predictions)} and {len(known)}"))
+                elif not np.array_equal(known, labels):
+                    differ = f"{int(np.sum(known != labels))} that differ"
+                    problems.append(Problem(f"must have the labels of {first}, seed {seed}", place=place, found=differ))
+        if problems:
+            raise InputError(problems)
+        stacked = {method: np.stack([made for made, _ in found.values()]) for method, found in answers.items()}
+        return cls(task, split, tuple(metrics), labels, stacked)
+
+
+@dataclass(frozen=True)
+class _ResampledSet:
+    """A score, mean over seeds, by method: ``on_all`` rows ``[methods]``, ``drawn`` and whether it was ``undefined``
+    ``[methods, resamples]``, and with groups of rows ``left`` out ``[methods, groups]``."""
+
+    rows: int
+    on_all: np.ndarray
+    drawn: np.ndarray
+    undefined: np.ndarray
+    left: np.ndarray
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The scores of ``methods``, means over ``seeds`` models of each, on resamples that all of them share. ``tasks``:
+    task -> its splits. A task's score is the mean over its splits, the average that over tasks."""
+
+    methods: tuple[str, ...]
+    seeds: int
+    resamples: int
+    level: float
+    tasks: Mapping[str, tuple[_ResampledSet, ...]]
+
+    def score(self, task: str, method: str) -> float:
+        """On all rows."""
+        place = self.methods.index(method)
+        return float(np.mean([part.on_all[place] for part in self.tasks[task]]))
+
+    def undefined(self, task: str) -> int:
+        """Resamples in which a metric of some model was undefined."""
+        return int(np.any([part.undefined.any(0) for part in self.tasks[task]], 0).sum())
+
+    def on_task(self, task: str, a: str, b: str) -> RowBootstrap:
+        parts = self.tasks[task]
+        return self._compared([(1 / len(parts), part) for part in parts], a, b)
+
+    def on_average(self, a: str, b: str) -> RowBootstrap:
+        """Over the tasks, unweighted."""
+        return self._compared(
+            [(1 / len(self.tasks) / len(parts), part) for parts in self.tasks.values() for part in parts], a, b
+        )
+
+    def _compared(self, parts: Sequence[tuple[float, _ResampledSet]], a: str, b: str) -> RowBootstrap:
+        i, j = self.methods.index(a), self.methods.index(b)
+        drawn, undefined = np.zeros(self.resamples), np.zeros(self.resamples, dtype=bool)
+        of_a = of_b = 0.0
+        influence = []
+        for weight, part in parts:
+            drawn += weight * _rounded(part.drawn[i] - part.drawn[j])
+            undefined |= part.undefined[i] | part.undefined[j]
+            of_a, of_b = of_a + weight * part.on_all[i], of_b + weight * part.on_all[j]
+            left = part.left[i] - part.left[j]
+            influence.append(weight * (left.mean() - left))
+        drawn = np.sort(_rounded(drawn))
+        k = _outside(self.resamples, self.level)
+        beyond = min(int(np.sum(drawn <= 0)), int(np.sum(drawn >= 0)))
+        difference = float(_rounded(np.array(of_a - of_b)))
+        return RowBootstrap(
+            rows=sum(part.rows for _, part in parts),
+            seeds=self.seeds,
+            resamples=self.resamples,
+            undefined=int(undefined.sum()),
+            a=float(of_a),
+            b=float(of_b),
+            difference=difference,
+            sd=float(drawn.std(ddof=1)),
+            interval=Interval(float(drawn[k - 1]), float(drawn[-k]), self.level),
+            bca=_bca(drawn, difference, np.concatenate(influence), self.level),
+            p=min(1.0, 2 * (beyond + 1) / (self.resamples + 1)),
+        )
+
+
+def resample(
+    sets: Sequence[RowSet],
+    *,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    seed: int = 0,
+    undefined: float = 0.0,
+) -> Resampled:
+    """Resamples the rows of each set by itself, the same ones for all its methods and their seeds, as
+    :func:`paired_bootstrap` does with ``seed`` :func:`row_seed`: what is drawn of a task depends on no other task.
+
+    Raises :class:`InputError` naming every set and method that does not fit the first, and as
+    :func:`paired_bootstrap` does.
+    """
+    _require_resamples(resamples, level)
+    _require_same_methods(sets)
+    methods = tuple(sets[0].answers)
+    tasks: dict[str, tuple[_ResampledSet, ...]] = {}
+    for rows in sets:
+        # in the order of the first
+        ordered = RowSet(rows.task, rows.split, rows.metrics, rows.labels, {m: rows.answers[m] for m in methods})
+        found = _resampled_set(ordered, resamples, row_seed(seed, rows.task, rows.split), undefined)
+        tasks[rows.task] = (*tasks.get(rows.task, ()), found)
+    return Resampled(methods, len(sets[0].answers[methods[0]]), resamples, level, tasks)
+
+
+def row_seed(seed: int, task: str, split: str) -> int:
+    """The seed that the rows of one split are drawn with."""
+    return int(digest([seed, task, split], length=15), 16)
+
+
+def enough_resamples(comparisons: int, alpha: float = 0.05) -> int:
+    """So many that the least p there can be, multiplied by a family of ``comparisons``, is a fifth of alpha or less."""
+    return max(RESAMPLES, math.ceil(10 * comparisons / alpha - 1e-9) - 1)
+
+
+def _resampled_set(rows: RowSet, resamples: int, seed: int, undefined: float) -> _ResampledSet:
+    count, methods = len(rows.labels), len(rows.answers)
+    evaluate = evaluator(rows.metrics, np.concatenate(list(rows.answers.values())), rows.labels)
+    random, chunk = np.random.default_rng(seed), max(1, CELLS // count)
+    drawn, missing = [], []
+    for start in range(0, resamples, chunk):
+        scores, without = _scores(evaluate, _drawn(random, min(chunk, resamples - start), count), methods, undefined)
+        drawn.append(scores)
+        missing.append(without)
+    on_all, _ = _scores(evaluate, np.ones((1, count)), methods, undefined)
+    left, _ = _scores(evaluate, _leave_out(count), methods, undefined)
+    return _ResampledSet(count, on_all[:, 0], np.concatenate(drawn, 1), np.concatenate(missing, 1), left)
+
+
+def _scores(evaluate: Evaluate, counts: np.ndarray, methods: int, undefined: float) -> tuple[np.ndarray, np.ndarray]:
+    """By method and resample the mean over metrics and seeds, and whether one of them was undefined."""
+    values = evaluate(counts)
+    values = values.reshape(len(values), methods, -1, len(counts))
+    defined = np.isfinite(values)
+    return np.where(defined, values, undefined).mean((0, 2)), np.any(~defined, (0, 2))
+
+
+def _rounded(differences: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(differences) < ROUNDING, 0.0, differences)
+
+
+def _outside(resamples: int, level: float) -> int:
+    """The k-th lowest and highest resample bound the interval (Efron and Tibshirani, section 12.5), and p <= 1 - level
+    exactly where fewer than k lie on the other side of 0."""
+    return math.floor((1 - level) / 2 * (resamples + 1) + 1e-9)
+
+
+def _require_resamples(resamples: int, level: float) -> None:
     require_share("level", level)
-    # the k-th lowest and highest resample bound the interval (Efron and Tibshirani, section 12.5), and p <= 1 - level
-    # exactly where fewer than k lie on the other side of 0
-    k = math.floor((1 - level) / 2 * (resamples + 1) + 1e-9)
-    if k < 1:
+    if _outside(resamples, level) < 1:
         least = math.ceil(2 / (1 - level) - 1e-9) - 1
         raise InputError(
             Problem(f"a level of {level} needs at least {least} resamples", place="resamples", found=resamples)
         )
-    evaluate, models, rows = _evaluator(metric, np.concatenate([a, b]), labels), len(a), len(labels)
-
-    def seed_means(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        values = evaluate(counts)
-        defined = np.isfinite(values)
-        values = np.where(defined, values, undefined)
-        return values[:models].mean(0), values[models:].mean(0), int(np.sum(~defined.all(0)))
-
-    on_all_a, on_all_b, _ = seed_means(np.ones((1, rows)))
-    difference = float(on_all_a[0] - on_all_b[0])
-    random, chunk = np.random.default_rng(seed), max(1, CELLS // rows)
-    found, missing = [], 0
-    for start in range(0, resamples, chunk):
-        of_a, of_b, without = seed_means(_resampled(random, min(chunk, resamples - start), rows))
-        found.append(of_a - of_b)
-        missing += without
-    drawn = np.sort(np.concatenate(found))
-    drawn[np.abs(drawn) < 1e-12] = 0.0  # equal metrics, summed in another order
-    beyond = min(int(np.sum(drawn <= 0)), int(np.sum(drawn >= 0)))
-    left_a, left_b, _ = seed_means(_leave_out(rows))
-    return RowBootstrap(
-        rows=rows,
-        seeds=models,
-        resamples=resamples,
-        undefined=missing,
-        a=float(on_all_a[0]),
-        b=float(on_all_b[0]),
-        difference=difference,
-        sd=float(drawn.std(ddof=1)),
-        interval=Interval(float(drawn[k - 1]), float(drawn[-k]), level),
-        bca=_bca(drawn, difference, left_a - left_b, level),
-        p=min(1.0, 2 * (beyond + 1) / (resamples + 1)),
-    )
 
 
 def _require_fit(a: np.ndarray, b: np.ndarray, labels: np.ndarray) -> None:
@@ -200,7 +298,37 @@ def _require_fit(a: np.ndarray, b: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def _resampled(random: np.random.Generator, times: int, rows: int) -> np.ndarray:
+def _require_same_methods(sets: Sequence[RowSet]) -> None:
+    if not sets or len(sets[0].answers) < 2:
+        raise InputError(Problem("a comparison needs the answers of two methods to the rows of at least one task"))
+    methods = sorted(sets[0].answers)
+    seeds = len(next(iter(sets[0].answers.values())))
+    problems, seen = [], set()
+    for rows in sets:
+        place = f"{rows.task}, {rows.split}"
+        if (rows.task, rows.split) in seen:
+            problems.append(Problem("may stand only once", place=place))
+        seen.add((rows.task, rows.split))
+        if sorted(rows.answers) != methods:
+            problems.append(Problem(f"must have the methods {methods}", place=place, found=sorted(rows.answers)))
+        if rows.labels.ndim != 1 or len(rows.labels) < 2:
+            rule = "resampling rows needs two labelled rows or more"
+            problems.append(Problem(rule, place=place, found=f"shape {rows.labels.shape}"))
+        wanted = (seeds, *rows.labels.shape[:1])
+        problems += [
+            Problem(
+                f"must have a prediction of each of {seeds} seeds for each of {len(rows.labels)} rows",
+                place=f"{place}: {method}",
+                found=f"shape {answers.shape}",
+            )
+            for method, answers in rows.answers.items()
+            if answers.shape[:2] != wanted or not seeds
+        ]
+    if problems:
+        raise InputError(problems)
+
+
+def _drawn(random: np.random.Generator, times: int, rows: int) -> np.ndarray:
     """How often each row was drawn: float64 [times, rows], each line summing to ``rows``."""
     drawn = random.integers(0, rows, (times, rows)) + rows * np.arange(times)[:, None]
     return np.bincount(drawn.ravel(), minlength=times * rows).reshape(times, rows).astype(np.float64)
@@ -211,9 +339,10 @@ def _leave_out(rows: int) -> np.ndarray:
     return (np.arange(rows) % groups != np.arange(groups)[:, None]).astype(np.float64)
 
 
-def _bca(drawn: np.ndarray, difference: float, left: np.ndarray, level: float) -> Interval | None:
-    below = (np.mean(drawn < difference - 1e-12) + np.mean(drawn <= difference + 1e-12)) / 2
-    influence = left.mean() - left
+def _bca(drawn: np.ndarray, difference: float, influence: np.ndarray, level: float) -> Interval | None:
+    """``influence``: what leaving out each group of rows takes away; of several sets of rows those of all (Davison and
+    Hinkley 1997, section 5.3)."""
+    below = (np.mean(drawn < difference - ROUNDING) + np.mean(drawn <= difference + ROUNDING)) / 2
     size = float(np.sum(influence**2)) ** 1.5
     if not 0 < below < 1 or size < 1e-30 or np.ptp(drawn) == 0:
         return None
@@ -223,102 +352,3 @@ def _bca(drawn: np.ndarray, difference: float, left: np.ndarray, level: float) -
         return None
     low, high = np.quantile(drawn, special.ndtr(bias + ends / (1 - skew * ends)))
     return Interval(float(low), float(high), level)
-
-
-# -- metrics of many resamples at once ---------------------------------------------------------------------------------
-
-
-def _evaluator(metric: str | Function, predictions: np.ndarray, labels: np.ndarray) -> Evaluate:
-    """Predictions ``[models, rows, ...]``."""
-    if not isinstance(metric, str):
-        return _one_by_one(metric, predictions, labels)
-    if not METRICS.get(metric).in_score:
-        raise InputError(Problem("more must be better: give a function that negates it", place="metric", found=metric))
-    if metric == "pearson":
-        return _pearson(predictions, labels)
-    if metric in _OF_CLASSES:
-        return _of_classes(_OF_CLASSES[metric], predictions, labels)
-    return _one_by_one(METRICS.get(metric), predictions, labels)
-
-
-def _one_by_one(metric: Function, predictions: np.ndarray, labels: np.ndarray) -> Evaluate:
-    on_all = np.array([[metric(answers, labels)] for answers in predictions], dtype=np.float64)  # its errors are shown
-
-    def value(answers: np.ndarray, rows: np.ndarray) -> float:
-        try:
-            return float(metric(answers[rows], labels[rows]))
-        except (ValueError, ZeroDivisionError):
-            return math.nan
-
-    def evaluate(counts: np.ndarray) -> np.ndarray:
-        if (counts == 1).all():
-            return np.repeat(on_all, len(counts), 1)
-        samples = [np.repeat(np.arange(len(labels)), line.astype(np.int64)) for line in counts]
-        return np.array([[value(answers, rows) for rows in samples] for answers in predictions])
-
-    return evaluate
-
-
-# hits, answers and labels of each class [resamples, classes], the classes -> metric [resamples]
-OfClasses = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-
-
-def _of_classes(metric: OfClasses, predictions: np.ndarray, labels: np.ndarray) -> Evaluate:
-    classes = np.unique(np.concatenate([predictions.ravel(), labels]))
-    true = labels[:, None] == classes
-
-    def evaluate(counts: np.ndarray) -> np.ndarray:
-        values = []
-        for answers in predictions:
-            said = answers[:, None] == classes
-            sums = counts @ np.concatenate([said & true, said, true], 1).astype(np.float64)
-            hit, given, wanted = np.split(sums, 3, axis=1)
-            values.append(metric(hit, given, wanted, classes))
-        return np.array(values)
-
-    return evaluate
-
-
-def _accuracy(hit: np.ndarray, said: np.ndarray, true: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    return hit.sum(1) / true.sum(1)
-
-
-def _f1(hit: np.ndarray, said: np.ndarray, true: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    positive = classes == 1
-    return _divided(2 * hit[:, positive].sum(1), (said + true)[:, positive].sum(1))
-
-
-def _f1_macro(hit: np.ndarray, said: np.ndarray, true: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    return np.nanmean(_divided(2 * hit, said + true), 1)
-
-
-def _mcc(hit: np.ndarray, said: np.ndarray, true: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    rows = true.sum(1)
-    spread = (rows**2 - (said**2).sum(1)) * (rows**2 - (true**2).sum(1))
-    return _divided(hit.sum(1) * rows - (said * true).sum(1), np.sqrt(spread))
-
-
-_OF_CLASSES: dict[str, OfClasses] = {"accuracy": _accuracy, "f1": _f1, "f1_macro": _f1_macro, "mcc": _mcc}
-
-
-def _pearson(predictions: np.ndarray, labels: np.ndarray) -> Evaluate:
-    y = labels - np.mean(labels, dtype=np.float64)
-
-    def correlations(answers: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        if not np.isfinite(answers).all():  # undefined in every resample, as on all rows
-            return np.full(len(counts), np.nan)
-        x = answers - np.mean(answers, dtype=np.float64)  # centred: sums of squares then lose no digits
-        n, sx, sy, sxx, syy, sxy = (counts @ np.stack([np.ones(len(y)), x, y, x * x, y * y, x * y], 1)).T
-        spread_x, spread_y = n * sxx - sx**2, n * syy - sy**2
-        constant = (spread_x <= 1e-12 * n * sxx) | (spread_y <= 1e-12 * n * syy)
-        return _divided(n * sxy - sx * sy, np.sqrt(np.where(constant, 0.0, spread_x * spread_y)))
-
-    def evaluate(counts: np.ndarray) -> np.ndarray:
-        return np.array([correlations(answers, counts) for answers in predictions])
-
-    return evaluate
-
-
-def _divided(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """nan where ``below`` is 0."""
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)

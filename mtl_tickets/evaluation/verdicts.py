@@ -6,14 +6,14 @@ such a comparison misses. "Same scores" is a fact about the runs and no test res
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
 
 from mtl_tickets.errors import InputError, Problem
-from mtl_tickets.evaluation.row_tests import RowBootstrap
+from mtl_tickets.evaluation.row_tests import Resampled, RowBootstrap
 from mtl_tickets.evaluation.statistics import (
     Interval,
     Scores,
@@ -161,6 +161,61 @@ def verdict_on_rows(
     words = _Words(a, b, where, 100 * result.difference, interval)
     units = f"{result.rows:,} rows, " + (f"mean of {result.seeds} seeds" if result.seeds > 1 else "one seed")
     return words.verdict(result.p, result.p if p is None else p, family, 1 - interval.level, units, "")
+
+
+@dataclass(frozen=True)
+class RowContrast:
+    """Method ``a`` against method ``b`` over rows. ``p`` is Holm-corrected for the ``family`` of comparisons it is one
+    of; the interval of ``result`` is of this comparison alone."""
+
+    a: str
+    b: str
+    result: RowBootstrap
+    p: float
+    family: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class RowContrasts:
+    """Every method against ``baseline`` over rows: ``average`` by method, ``tasks`` by task and method."""
+
+    baseline: str
+    average: Mapping[str, RowContrast]
+    tasks: Mapping[str, Mapping[str, RowContrast]]
+
+
+def compare_all_on_rows(found: Resampled, baseline: str, methods: Sequence[str]) -> RowContrasts:
+    """As :func:`compare_all` with rows for seeds: the same two families, each Holm-corrected by itself.
+
+    Raises :class:`InputError` for a baseline or a method that is not among those resampled.
+    """
+    if unknown := [name for name in (baseline, *methods) if name not in found.methods]:
+        raise InputError([Problem(f"must be one of {list(found.methods)}", found=name) for name in unknown])
+    many = len(found.tasks)
+    where = f"on the average of {many} tasks" if many > 1 else f"on {next(iter(found.tasks))}"
+    primary = {method: (method, where, found.on_average(method, baseline)) for method in methods}
+    secondary = {
+        (task, method): (method, f"on {task}", found.on_task(task, method, baseline))
+        for task in found.tasks
+        for method in methods
+    }
+    on_tasks = _corrected_on_rows(secondary, baseline)
+    by_task = {task: {method: on_tasks[task, method] for method in methods} for task in found.tasks}
+    return RowContrasts(baseline, _corrected_on_rows(primary, baseline), by_task)
+
+
+def _corrected_on_rows(
+    family: Mapping[Member, tuple[str, str, RowBootstrap]], baseline: str
+) -> dict[Member, RowContrast]:
+    """Of method, where, and result."""
+    adjusted = holm({member: result.p for member, (_, _, result) in family.items()})
+    contrasts = {}
+    for member, (method, where, result) in family.items():
+        p, size = adjusted[member], len(family)
+        verdict = verdict_on_rows(method, baseline, result, where=where, p=p, family=size)
+        contrasts[member] = RowContrast(method, baseline, result, p, size, verdict)
+    return contrasts
 
 
 def _require_rectangle(scores: Mapping[str, Mapping[str, Scores]], baseline: str) -> None:

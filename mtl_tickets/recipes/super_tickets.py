@@ -17,7 +17,9 @@ import pydantic
 
 from mtl_tickets.errors import Problem
 from mtl_tickets.recipes.base import RECIPES, RecipeSettings
+from mtl_tickets.recipes.evidence import compare_gradients, learn_tickets, score_each, tall_scores
 from mtl_tickets.recipes.jobs import Learning, Scoring, Training
+from mtl_tickets.recipes.overrides import MultiOverride, TrainOverride
 from mtl_tickets.recipes.search import SearchSettings, worth_finishing
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
 from mtl_tickets.scoring import ScoreSettings
@@ -38,36 +40,6 @@ if TYPE_CHECKING:
     AnyRule = Any  # mypy cannot follow a union made from a registry
 else:
     AnyRule = one_of(RULES)
-
-
-class TrainOverride(Settings):
-    """What one task (or the multi-task training) does differently."""
-
-    epochs: pydantic.PositiveInt | None = None
-    lr: pydantic.PositiveFloat | None = None
-    batch_size: pydantic.PositiveInt | None = None
-
-    def on(self, settings: TrainSettings) -> TrainSettings:
-        optimiser = settings.optimiser.model_copy(update={"lr": self.lr} if self.lr else {})
-        batches = settings.batches.model_copy(update={"size": self.batch_size} if self.batch_size else {})
-        epochs = self.epochs or settings.epochs
-        return settings.model_copy(update={"epochs": epochs, "optimiser": optimiser, "batches": batches})
-
-
-class MultiOverride(TrainOverride):
-    """What the multi-task training does differently."""
-
-    as_single: bool = pydantic.Field(
-        False,
-        description="every task's rows are seen as often as in its own single-task training, so that both have the "
-        "same budget; decides epochs and sampler",
-    )
-
-    @pydantic.model_validator(mode="after")
-    def _one_length(self) -> Self:
-        if self.as_single and self.epochs is not None:
-            raise ValueError("as_single decides the epochs: give one of the two")
-        return self
 
 
 class CompatSettings(Settings):
@@ -104,6 +76,12 @@ class SuperTickets(RecipeSettings):
     selection: SelectionSettings = SelectionSettings()
     sharing: tuple[AnyRule, ...] = ("own", "adaptive")
     yardsticks: tuple[Literal["majority", "bag_of_words"], ...] = ("majority", "bag_of_words")
+    gradients: int | None = pydantic.Field(
+        256,
+        ge=2,
+        description="training rows of each task on which the tasks' gradients are compared at the dense multi-task "
+        "model, for the report; None: not at all",
+    )
     compat: CompatSettings = CompatSettings()
 
     @pydantic.field_validator("compat", mode="before")
@@ -150,7 +128,8 @@ class SuperTickets(RecipeSettings):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        return ("yardsticks", "single", "scores", "ladder", "choose", "share", "multi")
+        last = () if self.gradients is None else ("gradients",)
+        return ("yardsticks", "single", "scores", "ladder", "choose", "share", "multi", *last)
 
     def columns(self) -> dict[str, str]:
         headings = {f"yardstick/{name}": name.replace("_", " ") for name in self.yardsticks}
@@ -179,8 +158,8 @@ class SuperTickets(RecipeSettings):
         )
         bench.reached("single")
 
-        scores = bench.score_each(  # 2. how much each head and feed-forward block matters to the task
-            [Scoring(f"scores/{task}", task, f"single/{task}", self._score()) for task in bench.learned]
+        scores = score_each(  # 2. how much each head and feed-forward block matters to the task
+            bench, [Scoring(f"scores/{task}", task, f"single/{task}", self._score()) for task in bench.learned]
         )
         bench.reached("scores")
 
@@ -209,6 +188,10 @@ class SuperTickets(RecipeSettings):
 
         self._train_together(bench, shared)  # 6. train one encoder for all tasks, and the dense baseline beside it
         bench.reached("multi")
+
+        if self.gradients is not None:  # 7. for the report: do the tasks pull the shared weights the same way?
+            compare_gradients(bench, bench.model_folder("dense"), self.gradients)
+        bench.reached("gradients")
 
     # -- its steps ----------------------------------------------------------------------------------------------------
 
@@ -309,7 +292,7 @@ class SuperTickets(RecipeSettings):
             dense = {task: Ticket.dense(bench.space) for task in bench.learned}
             bench.fine_tune_each([self._together(bench, "dense", dense)])
             alone = {task: f"single/{task}" for task in bench.learned}
-            return bench.tall_scores(bench.model_folder("dense"), alone, rule.threshold)
+            return tall_scores(bench, bench.model_folder("dense"), alone, rule.threshold)
         if rule.scored_by == "learned":
             first = Adaptive(kappa=rule.kappa)(own, scores, bench.rows(), bench.seed)
             poll = Poll(own, scores, bench.rows(), bench.seed)
@@ -322,7 +305,7 @@ class SuperTickets(RecipeSettings):
                 rule.gate_lr,
                 rule.overlap,
             )
-            return bench.learn_tickets(learning)
+            return learn_tickets(bench, learning)
         return scores
 
     def _together(self, bench: Workbench, name: str, tickets: dict[str, Ticket]) -> Training:

@@ -1,17 +1,15 @@
-"""The verbs recipes are written with: fine-tune, score, rewind, evaluate, keep. Each is a stage of the run directory,
-done once and found again after a stop."""
+"""The verbs recipes are written with: fine-tune, rewind, evaluate, keep; those that find evidence for tickets are in
+:mod:`mtl_tickets.recipes.evidence`. Each is a stage of the run directory, done once and found again after a stop."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from mtl_tickets.evaluation.evaluate import evaluate, save_predictions
 from mtl_tickets.evaluation.yardsticks import YARDSTICKS
@@ -21,20 +19,16 @@ from mtl_tickets.model.encoders import encoder_hash, read_config
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
 from mtl_tickets.model.settings import EncoderSettings
 from mtl_tickets.progress import Progress
-from mtl_tickets.recipes.jobs import Learning, Look, Scoring, Start, StoppedAfter, Training
+from mtl_tickets.recipes.jobs import Look, Start, StoppedAfter, Training
 from mtl_tickets.recipes.made_from import MadeFrom
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
 from mtl_tickets.recipes.side_by_side import side_by_side
-from mtl_tickets.scoring import score_tasks
-from mtl_tickets.scoring.tall import tall_shares
 from mtl_tickets.tasks.batches import TaskBatches
 from mtl_tickets.tasks.data import TaskData
 from mtl_tickets.tasks.encode import tokenizer_fingerprint
 from mtl_tickets.tasks.metrics import compute, score
 from mtl_tickets.tasks.spec import TaskSpec
-from mtl_tickets.tickets.scores import ScoreOrigin, Scores
 from mtl_tickets.tickets.space import StructuredSpace
-from mtl_tickets.training.learned_gates import LearnedGates
 from mtl_tickets.training.loop import TrainResult, TrainSettings, total_steps, train
 from mtl_tickets.training.objectives.task_loss import task_loss
 
@@ -101,7 +95,7 @@ class Workbench:
 
     def steps(self, tasks: Sequence[str], settings: TrainSettings) -> int:
         """Optimiser steps of one training on these tasks."""
-        return total_steps(self._batches(tasks, settings, 0), settings)
+        return total_steps(self.batches(tasks, settings, 0), settings)
 
     def start(self, tasks: Sequence[str]) -> Start:
         """θ_0 with a fresh head for each task; heads depend on the run's seed and the task's name alone."""
@@ -138,19 +132,14 @@ class Workbench:
                 self._count(training, steps[training.stage])
         # the longest first, so that no worker is left with one at the end
         left.sort(key=lambda training: -steps[training.stage])
-        self._each(self.fine_tune, left, len(trainings))
+        self.each(self.fine_tune, left, len(trainings))
         for training in trainings:  # here a finished stage is only entered into the run's rows
             self.fine_tune(training)
         self._counted |= steps
 
-    def score_each(self, scorings: Sequence[Scoring]) -> dict[str, Scores]:
-        """The scores of every task, side by side where the run has workers."""
-        for scoring in scorings:
-            self.run.take(scoring.stage, self.made_from.scoring(scoring))
-        self._each(self.score, [scoring for scoring in scorings if not self.run.is_done(scoring.stage)], len(scorings))
-        return {scoring.task: self.score(scoring) for scoring in scorings}
-
-    def _each(self, verb: Callable[[Any], Any], left: Sequence[Any], all_of_them: int) -> None:
+    def each(self, verb: Callable[[Any], Any], left: Sequence[Any], all_of_them: int) -> None:
+        """Where the run has workers, ``verb(thing)`` for what is left of so many things, side by side. ``verb`` must
+        leave its result on disk and do nothing where it is there: without workers it is called by who needs that."""
         # even where only one is left: how it rounds must not depend on where the run was stopped
         if self.workers > 1 and all_of_them > 1 and left:
             side_by_side(self, verb, left, self.workers)
@@ -197,7 +186,7 @@ class Workbench:
         for look in looks:
             if look not in left:
                 self._count(look.training, look.until)
-        self._each(self.look, left, len(looks))
+        self.each(self.look, left, len(looks))
         scores = {look.stage: self.look(look) for look in looks}
         # workers have told of these steps, in memory that went with them
         self._counted |= {look.training.stage: look.until for look in looks}
@@ -236,7 +225,7 @@ class Workbench:
         seed = derived_seed(self.seed, "train", *sorted(tasks))
         start = self.start(tasks)
         model = start.rewound(tickets)
-        identity = self._identity(
+        identity = self.identity(
             start, tasks, settings, {"tickets": {task: ticket.digest() for task, ticket in (tickets or {}).items()}}
         )
         folder = self.run.stage_folder(training.stage)
@@ -252,7 +241,7 @@ class Workbench:
 
         result = train(
             model,
-            self._batches(tasks, settings, seed),
+            self.batches(tasks, settings, seed),
             task_loss,
             settings,
             self.accelerator,
@@ -265,7 +254,7 @@ class Workbench:
         )
         return model, result
 
-    def _identity(self, start: Start, tasks: Sequence[str], settings: TrainSettings, more: dict[str, Any]) -> str:
+    def identity(self, start: Start, tasks: Sequence[str], settings: TrainSettings, more: dict[str, Any]) -> str:
         """What is trained; a checkpoint of anything else is refused."""
         return digest(
             {
@@ -295,96 +284,6 @@ class Workbench:
 
     def model_folder(self, name: str) -> Path:
         return self.run.path / "model" / name
-
-    def score(self, scoring: Scoring) -> Scores:
-        """Scores the weights that stage ``scoring.trained`` kept, on the task's training rows."""
-        stage, task = scoring.stage, scoring.task
-        file = self.run.stage_folder(stage) / "scores.safetensors"
-
-        def score_stage(folder: Path) -> dict[str, Any]:
-            self.progress.stage(stage)
-            model = self.start([task]).rewound()
-            model.load_state_dict(load_file(self.run.stage_folder(scoring.trained) / "weights.safetensors"))
-            scores = score_tasks(
-                model,
-                self.space,
-                {task: self.data[task].train},
-                scoring.settings,
-                self.accelerator,
-                pad_id=self.tokenizer.pad_token_id,
-                seed=derived_seed(self.seed, "score", task),
-            )[task]
-            scores.save(file)
-            agreement = scores.about.agreement
-            rows = []
-            if agreement is not None:
-                rows.append(self.run.row("scores", task, "train", "rank_agreement", agreement, scores.about.rows or 0))
-            return {"rows": rows}
-
-        self.run.stage(stage, score_stage, self.made_from.scoring(scoring))
-        return Scores.load(file, space=self.space)
-
-    def tall_scores(self, together: Path, alone: Mapping[str, str], threshold: float) -> dict[str, Scores]:
-        """For every task the share of each unit's weights in the model at ``together`` that are the task's own.
-        ``alone``: task -> the stage that kept the weights it has alone."""
-        space, found = self.space, {}
-
-        @functools.cache
-        def both() -> tuple[MultiTaskModel, dict[str, torch.Tensor]]:
-            start = self.start(self.learned[:1]).rewound().encoder
-            return store.load(together), {name: w.detach().cpu().clone() for name, w in start.named_parameters()}
-
-        for task in self.learned:
-            stage = f"scores/tall-{threshold:g}/{task}"
-            file = self.run.stage_folder(stage) / "scores.safetensors"
-
-            def tall_stage(_: Path, task: str = task, stage: str = stage, file: Path = file) -> dict[str, Any]:
-                self.progress.stage(stage)
-                model, before = both()
-                kept = load_file(self.run.stage_folder(alone[task]) / "weights.safetensors")
-                own = {name.removeprefix("encoder."): w for name, w in kept.items() if name.startswith("encoder.")}
-                weights = dict(model.encoder.named_parameters())
-                values = tall_shares(model.encoder, space, before, own, weights, threshold)
-                Scores(space, values, ScoreOrigin(task=task, score="tall", seed=self.seed)).save(file)
-                return {"rows": []}
-
-            self.run.stage(stage, tall_stage)
-            found[task] = Scores.load(file, space=space)
-        return found
-
-    def learn_tickets(self, learning: Learning) -> dict[str, Scores]:
-        """The numbers that a training of the encoder with its gates gave to every task's units."""
-        stage, tasks, settings = learning.stage, tuple(learning.start), learning.settings
-        folder = self.run.stage_folder(stage)
-
-        def learn_stage(_: Path) -> dict[str, Any]:
-            self.progress.stage(stage)
-            start = self.start(tasks)
-            speed = learning.gate_lr / settings.optimiser.lr
-            learned = LearnedGates(start.rewound(), learning.start, learning.draw, speed, learning.overlap)
-            told = {task: [values[part].tolist() for part in sorted(values)] for task, values in learning.start.items()}
-            identity = self._identity(
-                start, tasks, settings, {"numbers": told, "gate_lr": learning.gate_lr, "overlap": learning.overlap}
-            )
-            seed = derived_seed(self.seed, "train", *sorted(tasks))
-            result = train(
-                learned,
-                self._batches(tasks, settings, seed),
-                learned.loss,
-                settings,
-                self.accelerator,
-                seed=seed,
-                identity=identity,
-                checkpoint=folder / CHECKPOINT,
-                on_step=self.progress.advance,
-            )
-            for task in tasks:
-                origin = ScoreOrigin(task=task, score="learned", seed=self.seed)
-                Scores(self.space, learned.of_task(task), origin).save(folder / f"{task}.safetensors")
-            return {"rows": [], "history": result.history, "steps": result.steps}
-
-        self.run.stage(stage, learn_stage)
-        return {task: Scores.load(folder / f"{task}.safetensors", space=self.space) for task in tasks}
 
     def yardsticks(self, names: Sequence[str]) -> None:
         """What a model has to beat, on the same rows."""
@@ -445,7 +344,7 @@ class Workbench:
             for task in tasks
         }
 
-    def _batches(self, tasks: Sequence[str], settings: TrainSettings, seed: int) -> TaskBatches:
+    def batches(self, tasks: Sequence[str], settings: TrainSettings, seed: int) -> TaskBatches:
         return TaskBatches(
             {task: self.data[task].train for task in tasks},
             settings.batches,

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from mtl_tickets.report import figures
+from mtl_tickets.report.choice_content import honest_choice
 from mtl_tickets.report.data import (
     Difference,
     Judgement,
@@ -30,6 +31,7 @@ from mtl_tickets.report.document import (
     TableRow,
     Text,
 )
+from mtl_tickets.report.row_content import on_other_rows
 from mtl_tickets.report.run_content import cost, training, what_was_run
 from mtl_tickets.report.tables import AVERAGE, NOT_APPLICABLE, REMAINING, Cell, Comparison
 from mtl_tickets.report.ticket_content import tickets
@@ -53,6 +55,7 @@ def document(data: ReportData) -> Document:
             Section("verdict", "Verdict", tuple(verdict(data))),
             Section("scores", "Scores", tuple(_scores(data))),
             Section("ladders", "Phase transition", tuple(_ladders(data))),
+            Section("choice", "Honest choice", tuple(honest_choice(data))),
             Section("tickets", "Tickets", tuple(tickets(data))),
             Section("training", "Training", tuple(training(data))),
             Section("cost", "Cost", tuple(cost(data))),
@@ -75,6 +78,7 @@ def _scores(data: ReportData) -> Iterable[Block]:
     for i, judgement in enumerate(data.judgements):
         table = _differences(judgement)
         yield table if i == 0 else Fold(f"The same against {judgement.baseline}", (table,))
+    yield from on_other_rows(data)
 
 
 def _comparison(table: Comparison, caption: str) -> Table:

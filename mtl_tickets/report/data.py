@@ -49,6 +49,46 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class RightOrWrong:
+    """McNemar's test of a method against a baseline on one task. ``wins`` and ``losses``: rows that more, or fewer, of
+    its models answer right. ``difference``: of accuracies, in points. ``p`` is exact, ``p_mid`` its mid-p, and
+    ``corrected`` that after Holm's correction over all tests against the baseline."""
+
+    task: str
+    method: str
+    rows: int
+    wins: int
+    losses: int
+    difference: float
+    p: float
+    p_mid: float
+    corrected: float
+
+
+@dataclass(frozen=True)
+class RowJudgement:
+    """Every method against one baseline on other rows, the trained models fixed. As :class:`Judgement`; ``sd`` is the
+    standard error, and no interval is without spread."""
+
+    baseline: str
+    average: tuple[Difference, ...]
+    tasks: Mapping[str, tuple[Difference, ...]]
+    right: tuple[RightOrWrong, ...]
+
+
+@dataclass(frozen=True)
+class OnRows:
+    """Tests over rows. ``rows``: task -> rows that were resampled; ``undefined``: task -> resamples in which a metric
+    of some model was undefined, where there are any. ``missing``: what is not tested and why, in sentences."""
+
+    judgements: tuple[RowJudgement, ...]
+    rows: Mapping[str, int]
+    resamples: int
+    undefined: Mapping[str, int]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Rung:
     """The tickets of one size. ``kind``: winning, random or losing; ``number`` 0 is the whole encoder, kind dense.
     ``kept``: parameters in %, ``scores`` on dev, both by seed; ``chosen_by``: the seeds whose task chose it."""
@@ -94,6 +134,32 @@ class Ladder:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One choice, of a rung or of a rule, by seed: what selection ``chose``, what is ``best`` on dev, and by how many
+    points of dev score the second is above the first."""
+
+    of: str
+    chose: tuple[str, ...]
+    best: tuple[str, ...]
+    optimism: tuple[float, ...]
+
+    @property
+    def agreed(self) -> int:
+        """Seeds with which both are the same."""
+        return sum(chose == best for chose, best in zip(self.chose, self.best, strict=True))
+
+
+@dataclass(frozen=True)
+class Optimism:
+    """What choosing on dev would have claimed beyond what was chosen on selection rows: of the rungs of each task, and
+    of sharing rules (None before all of them are trained). ``on_dev``: dev chose, so that nothing can be measured."""
+
+    on_dev: bool
+    rungs: tuple[Choice, ...]
+    rules: Choice | None
+
+
+@dataclass(frozen=True)
 class Course:
     """How a multi-task training went: by seed, a number an epoch. ``selection``: the mean over tasks of the score on
     the rows held out of training. ``same_as``: the method whose training this one took over, with any seed."""
@@ -131,9 +197,21 @@ class RuleMask:
 
 
 @dataclass(frozen=True)
+class Conflict:
+    """Units that one of two tasks ranks in its top quarter and the other in its bottom quarter, by seed: how many, how
+    many by chance, how many of them have gradients that oppose (empty where a run has no gradients), and the unit that
+    is ranked farthest apart (None where there is none)."""
+
+    units: tuple[int, ...]
+    expected: tuple[float, ...]
+    opposed: tuple[int, ...]
+    farthest: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
 class Pair:
     """Two tasks, by seed: the overlap of their tickets, what chance makes of it, whether their scores rank units alike,
-    and the forecast made of both."""
+    the cosine of their gradients, and the forecast made of all. ``cosine`` is empty where a run has no gradients."""
 
     tasks: tuple[str, str]
     jaccard: tuple[float, ...]
@@ -143,6 +221,8 @@ class Pair:
     rank_agreement: tuple[float, ...]
     verdicts: tuple[str, ...]
     reasons: tuple[str, ...]
+    conflict: Conflict
+    cosine: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -156,6 +236,16 @@ class Pair:
     @property
     def below(self) -> int:
         return sum(value < bound for value, bound in zip(self.jaccard, self.low, strict=True))
+
+
+@dataclass(frozen=True)
+class TaskGradient:
+    """By seed: the training rows that a task's gradient was taken on, and the cosine between that of the even and that
+    of the odd ones."""
+
+    task: str
+    rows: tuple[int, ...]
+    halves: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -188,6 +278,8 @@ class Tickets:
     sets: tuple[SharedBy, ...]
     units: Mapping[str, int]
     """Pool -> units in it."""
+    gradients: tuple[TaskGradient, ...] = ()
+    """Empty where a run has none."""
 
 
 @dataclass(frozen=True)
@@ -247,9 +339,11 @@ class ReportData:
     scores: Comparison | None
     extra: Comparison | None
     judgements: tuple[Judgement, ...]
+    on_rows: OnRows | None
     ladders: tuple[Ladder, ...]
     all_rungs: bool
     """Whether every rung was trained to the end; else the hopeless were stopped early and are not shown."""
+    optimism: Optimism | None
     tickets: Tickets | None
     courses: tuple[Course, ...]
     costs: tuple[Cost, ...]

@@ -14,9 +14,11 @@ from typing import Any
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.evaluation.verdicts import Contrast, compare_all
 from mtl_tickets.files import read_json
+from mtl_tickets.report.choosing import optimism
 from mtl_tickets.report.courses import costs, courses, ladders
 from mtl_tickets.report.data import Difference, Judgement, Method, ReportData, SeedFacts, TaskFacts
 from mtl_tickets.report.keeping import tickets_of
+from mtl_tickets.report.row_findings import on_rows
 from mtl_tickets.report.runs import Run, fullest, read_runs
 from mtl_tickets.report.tables import AVERAGE, REMAINING, Comparison, comparison, evaluation_only
 
@@ -46,6 +48,7 @@ def gather(place: str | Path, baselines: Sequence[str] = ("dense",)) -> ReportDa
     extra = {task: splits for task, splits in first.splits.items() if task not in learned}
     shown = {method.stage: method.heading for method in methods}
     scores = comparison(rows, shown, learned, seeds) if shown and learned else None
+    judged = judgements(scores, methods, [f"multi/{name}" for name in baselines]) if scores else ()
     models = any(not stage.startswith("yardstick/") for stage in stages)
     all_rungs = getattr(getattr(recipe, "search", None), "kind", "all") == "all"
     alone = (place / "config.yaml").is_file()
@@ -57,9 +60,11 @@ def gather(place: str | Path, baselines: Sequence[str] = ("dense",)) -> ReportDa
         seeds=seeds,
         scores=scores,
         extra=evaluation_only(rows, shown, extra, seeds) if extra and models else None,
-        judgements=judgements(scores, methods, [f"multi/{name}" for name in baselines]) if scores else (),
+        judgements=judged,
+        on_rows=on_rows(used, methods, {item.baseline: [m.method for m in item.average] for item in judged}),
         ladders=ladders(used, all_rungs),
         all_rungs=all_rungs,
+        optimism=optimism(used, methods),
         tickets=tickets_of(used) if hasattr(recipe, "sharing") else None,
         courses=courses(used, methods),
         costs=costs(used, methods),

@@ -6,15 +6,16 @@ import functools
 import operator
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtl_tickets.report.data import Join, Pair, RuleMask, SharedBy, TaskTicket, Tickets
+from mtl_tickets.report.data import Conflict, Join, Pair, RuleMask, SharedBy, TaskGradient, TaskTicket, Tickets
 from mtl_tickets.report.runs import Run
 from mtl_tickets.tickets.space import StructuredSpace
 
 if TYPE_CHECKING:
+    from mtl_tickets.tickets.gradients import GradientProducts
     from mtl_tickets.tickets.ticket import Ticket
 
 OWN = "own"
@@ -31,6 +32,7 @@ def tickets_of(runs: Sequence[Run], rule: str = OWN) -> Tickets | None:
         return None
     found = [run.tickets(rule) for run in runs]
     space = next(iter(found[0].values())).space
+    gradients = _all_gradients(runs)
     rules = [rule, *sorted(set.intersection(*there) - {rule, "dense"})]
     return Tickets(
         rule,
@@ -38,10 +40,11 @@ def tickets_of(runs: Sequence[Run], rule: str = OWN) -> Tickets | None:
         tuple(run.seed for run in runs),
         tuple(_task_ticket(task, [tickets[task] for tickets in found]) for task in runs[0].learned),
         tuple(_mask(name, found if name == rule else [run.tickets(name) for run in runs]) for name in rules),
-        tuple(_pairs(runs, found)),
+        tuple(_pairs(runs, found, gradients)),
         tuple(_joins(found)),
         tuple(_sets(found)),
         {pool: sum(space.sizes[part] for part in parts) for pool, parts in space.pools.items()},
+        tuple(_gradients(runs[0].learned, gradients)),
     )
 
 
@@ -80,13 +83,42 @@ def _shares(tickets: Sequence[Ticket]) -> tuple[tuple[tuple[float, ...], ...], t
     return tuple(tuple(map(float, layer)) for layer in heads), tuple(map(float, ffn))
 
 
-def _pairs(runs: Sequence[Run], of_runs: OfRuns) -> list[Pair]:
+def _all_gradients(runs: Sequence[Run]) -> list[GradientProducts]:
+    """Of every run, or none at all: means must be over the same seeds."""
+    found = [products for run in runs if (products := run.gradients()) is not None]
+    return found if len(found) == len(runs) else []
+
+
+def _gradients(tasks: Sequence[str], gradients: Sequence[GradientProducts]) -> list[TaskGradient]:
+    from mtl_tickets.tickets.gradients import half_agreement
+
+    if not gradients:
+        return []
+    halves = [half_agreement(products) for products in gradients]
+    rows = [products.about.rows or {} for products in gradients]
+    return [
+        TaskGradient(
+            task, tuple(of_run.get(task, 0) for of_run in rows), tuple(of_run[task]["cosine"] for of_run in halves)
+        )
+        for task in tasks
+    ]
+
+
+def _pairs(runs: Sequence[Run], of_runs: OfRuns, gradients: Sequence[GradientProducts]) -> list[Pair]:
+    from mtl_tickets.tickets.affinity import conflict_units
     from mtl_tickets.tickets.chance import chance_overlap
     from mtl_tickets.tickets.forecast import forecast
+    from mtl_tickets.tickets.gradients import balance
 
     found = []
-    of_seeds = [forecast(tickets, run.scores()) for run, tickets in zip(runs, of_runs, strict=True)]
-    for same in zip(*of_seeds, strict=True):
+    below = balance(len(runs[0].learned))  # the gradients are taken where all tasks were trained together
+    known: Sequence[GradientProducts | None] = gradients or [None] * len(runs)
+    of_seeds, conflicts = [], []
+    for run, tickets, products in zip(runs, of_runs, known, strict=True):
+        scores = run.scores()
+        of_seeds.append(forecast(tickets, scores, products, cosine=below))
+        conflicts.append(conflict_units(scores, products=products, below=below, limit=1))
+    for same, clashes in zip(zip(*of_seeds, strict=True), zip(*conflicts, strict=True), strict=True):
         one, two = same[0]["tasks"]
         chances = [chance_overlap(tickets[one], tickets[two]) for tickets in of_runs]
         found.append(
@@ -99,9 +131,30 @@ def _pairs(runs: Sequence[Run], of_runs: OfRuns) -> list[Pair]:
                 tuple(pair["rank_agreement"] for pair in same),
                 tuple(pair["verdict"] for pair in same),
                 tuple(pair["reason"] for pair in same),
+                _conflict(clashes),
+                tuple(pair["cosine"] for pair in same) if gradients else (),
             )
         )
     return found
+
+
+def _conflict(of_seeds: Sequence[Mapping[str, Any]]) -> Conflict:
+    known = [pair["opposed"] for pair in of_seeds if pair["opposed"] is not None]
+    return Conflict(
+        tuple(sum(pair["conflicting"].values()) for pair in of_seeds),
+        tuple(sum(pair["expected"].values()) for pair in of_seeds),
+        tuple(sum(opposed.values()) for opposed in known),
+        tuple(_unit(**pair["units"][0]) if pair["units"] else None for pair in of_seeds),
+    )
+
+
+def _unit(part: str, index: Sequence[int], **_: Any) -> str:
+    """A unit's name for people, who count from 1."""
+    names = {"heads": "head", "ffn": "block", "neurons": "neuron"}
+    if part not in names:
+        return f"{part}{list(index)}"
+    number = f" {index[1] + 1}" if len(index) > 1 else ""
+    return f"{names[part]}{number} of layer {index[0] + 1}"
 
 
 def _joins(of_runs: OfRuns) -> list[Join]:

@@ -16,6 +16,7 @@ from mtl_tickets.locate import runs_in
 
 if TYPE_CHECKING:
     from mtl_tickets.experiment import Experiment
+    from mtl_tickets.tickets.gradients import GradientProducts
     from mtl_tickets.tickets.scores import Scores
     from mtl_tickets.tickets.ticket import Ticket
 
@@ -137,6 +138,14 @@ class Run:
         return {
             task: Scores.load(self.path / "stages" / "scores" / task / "scores.safetensors") for task in self.learned
         }
+
+    def gradients(self) -> GradientProducts | None:
+        """How the tasks' gradients stand to each other; None where the run has not compared them."""
+        from mtl_tickets.tickets.gradients import GradientProducts
+
+        if not self.is_done("gradients"):
+            return None
+        return GradientProducts.load(self.path / "stages" / "gradients" / "products.safetensors")
 
     def bytes_of(self, place: str) -> int | None:
         """What the files in a folder of the run (or a file of it) take; None where it is not kept."""

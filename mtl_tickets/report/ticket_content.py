@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from mtl_tickets.report import figures
+from mtl_tickets.report.clash_content import against_each_other
 from mtl_tickets.report.data import Pair, ReportData, TaskTicket, Tickets
 from mtl_tickets.report.document import (
     Block,
@@ -24,7 +25,7 @@ from mtl_tickets.report.document import (
 )
 from mtl_tickets.report.keeping import SETS
 from mtl_tickets.report.tables import REMAINING
-from mtl_tickets.report.words import count, mean, over
+from mtl_tickets.report.words import count, listed, mean, over
 
 # more pairs than this are left to the table
 PAIRS = 12
@@ -78,6 +79,7 @@ def _in_common(found: Tickets) -> Iterable[Block]:
         f"{_join(found)} The order from the top is {', '.join(figures.leaves(found))}.",
         "Tasks joined to groups by average linkage on the similarity of their tickets.",
     )
+    yield from against_each_other(found)
     yield Heading("Pairs that should not share, as a forecast")
     yield from _forecast(found)
     yield Heading("Which tasks share which units")
@@ -157,15 +159,13 @@ def _pairs(found: Tickets) -> Table:
             mean(pair.expected, 2),
             f"{mean(pair.low, 2)} to {mean(pair.high, 2)}",
             mean(pair.rank_agreement, 2),
+            *([mean(pair.cosine, 2)] if pair.cosine else []),
             _verdicts(pair),
         ]
         rows.append(TableRow(Said(" + ".join(pair.tasks)), tuple(map(TableCell, cells))))
-    return Table(
-        f"Every pair of tasks{over(found.seeds)}",
-        ("pair", "Jaccard", "by chance", "chance, 95 %", "rank agreement", "forecast"),
-        tuple(rows),
-        frozenset({5}),
-    )
+    gradients = ["gradient cosine"] if found.gradients else []
+    headings = ("pair", "Jaccard", "by chance", "chance, 95 %", "rank agreement", *gradients, "forecast")
+    return Table(f"Every pair of tasks{over(found.seeds)}", headings, tuple(rows), frozenset({len(headings) - 1}))
 
 
 def _verdicts(pair: Pair) -> str:
@@ -198,8 +198,9 @@ def _forecast(found: Tickets) -> Iterable[Block]:
         yield Paragraph(
             "No pair is advised against with most seeds." if len(found.seeds) > 1 else "No pair is advised against."
         )
+    looked_at = ["tickets", "scores", "gradients"][: 3 if found.gradients else 2]
     yield Paragraph(
-        "A heuristic, not a finding: it looks at tickets and scores alone, taken at one point of one training, its "
+        f"A heuristic, not a finding: it looks at {listed(looked_at)} alone, taken at one point of one training, its "
         "thresholds are not tuned, and no pair was trained together and apart to check it."
     )
 

@@ -6,7 +6,8 @@ the score wants it, every token) apart. What is done with them is the score's ow
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,7 +101,7 @@ def score_tasks(
             task: Scores(space, values, ScoreOrigin(task=task, score=settings.kind, seed=seed, rows=0))
             for task in tasks
         }
-    sampled = {task: _sample(encoded, settings.examples, seed) for task, encoded in tasks.items()}
+    sampled = {task: sample_rows(encoded, settings.examples, seed) for task, encoded in tasks.items()}
     names = list(sampled)
     weights = {
         task: torch.from_numpy(row_weights(len(encoded), settings.batch_size, settings.accumulate))
@@ -114,7 +115,7 @@ def score_tasks(
     }
     index = {task: model.task_index(task) for task in names}
     position = {index[task]: i for i, task in enumerate(names)}
-    with _only_gates_learn(model):
+    with only_these_learn(model):
         for batch in passes_over(sampled, BatchSettings(size=forward_rows), pad_id, index):
             on_device = batch.to(accelerator.device)
             per_example = gate_gradients(model, space, on_device, score, accelerator)
@@ -165,26 +166,25 @@ def row_weights(rows: int, batch_size: int, accumulate: bool) -> np.ndarray:
     return weights * (batches - number) if accumulate else weights
 
 
-def _sample(encoded: EncodedTask, examples: int | None, seed: int) -> EncodedTask:
+def sample_rows(encoded: EncodedTask, examples: int | None, seed: int) -> EncodedTask:
+    """At most so many of the rows, in their order; all of them for None."""
     if examples is None or examples >= len(encoded):
         return encoded
     return encoded.select(np.sort(np.random.default_rng(seed).permutation(len(encoded))[:examples]))
 
 
-class _only_gates_learn:  # noqa: N801 (reads as a phrase)
-    """Eval mode and no weight gradients for the time of a ``with``."""
-
-    def __init__(self, model: MultiTaskModel):
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.training = self.model.training
-        self.learning = [p for p in self.model.parameters() if p.requires_grad]
-        self.model.eval()
-        for parameter in self.learning:
-            parameter.requires_grad_(False)
-
-    def __exit__(self, *_: object) -> None:
-        for parameter in self.learning:
-            parameter.requires_grad_(True)
-        self.model.train(self.training)
+@contextlib.contextmanager
+def only_these_learn(model: MultiTaskModel, weights: Iterable[torch.nn.Parameter] = ()) -> Iterator[None]:
+    """Inside, eval mode and gradients of ``weights`` alone; afterwards everything as it was."""
+    training = model.training
+    asked = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    wanted = set(weights)
+    try:
+        model.eval()
+        for parameter in asked:
+            parameter.requires_grad_(parameter in wanted)
+        yield
+    finally:
+        for parameter, before in asked.items():
+            parameter.requires_grad_(before)
+        model.train(training)

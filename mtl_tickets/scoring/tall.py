@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mtl_tickets.model.anatomy import anatomy_of
+from mtl_tickets.model.slices import own_weights, unit_matrices
 from mtl_tickets.tickets.space import StructuredSpace
 
 Weights = Mapping[str, torch.Tensor]
@@ -26,24 +27,16 @@ def tall_shares(
     do not count. ``encoder`` says where the weights are, whatever it holds.
     """
     anatomy = anatomy_of(encoder)
-    heads, width = space.parts["heads"][1], None
     found: dict[str, list[np.ndarray]] = {part: [] for part in space.parts}
     for layer in range(space.layers):
-
-        def own(place: str, layer: int = layer) -> torch.Tensor:
-            name = f"{anatomy.layers}.{layer}.{getattr(anatomy, place)}.weight"
+        theirs = {}
+        for matrix in unit_matrices(anatomy):
+            name = f"{anatomy.layers}.{layer}.{matrix}"
             way, apart = (alone[name] - before[name]).abs(), (together[name] - alone[name]).abs()
-            return (way > threshold * apart).double()
-
-        # rows of query, key and value, columns of the output: one of each for every feature of a head
-        rows = [own(place) for place in ("query", "key", "value")]
-        columns = own("attention_output")
-        width = columns.shape[1] // heads
-        features = sum(part.sum(1) for part in rows) + columns.sum(0)
-        found["heads"].append((features.view(heads, width).sum(1) / (4 * width * columns.shape[0])).numpy())
-        neurons = own("ffn_in").sum(1) + own("ffn_out").sum(0)
-        each = 2 * columns.shape[0]
-        found["ffn"].append(np.asarray(float(neurons.sum()) / (each * len(neurons))))
-        if "neurons" in found:
-            found["neurons"].append((neurons / each).numpy())
+            theirs[matrix] = (way > threshold * apart).double()
+        own = own_weights(theirs, anatomy, space.heads)
+        for part, shares in (("heads", own["heads"].mean(1)), ("neurons", own["neurons"].mean(1))):
+            if part in found:
+                found[part].append(shares.numpy())
+        found["ffn"].append(own["neurons"].mean().numpy())
     return {part: np.stack(layers) for part, layers in found.items()}

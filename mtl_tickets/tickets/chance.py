@@ -21,8 +21,7 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from mtl_tickets.errors import Problem, TicketError, nearest
-from mtl_tickets.tickets.overlap import checked
-from mtl_tickets.tickets.space import require_equal
+from mtl_tickets.tickets.space import common_space, require_equal
 from mtl_tickets.tickets.ticket import Ticket
 
 Within = Literal["pool", "layer"]
@@ -85,7 +84,7 @@ def chance_matrix(
 
     The probabilities are those of single comparisons: who reads many at once corrects them (Holm), once a pair.
     """
-    space = checked(tickets)
+    space = common_space(tickets, "tickets")
     matrix: dict[str, dict[str, dict[str, Chance]]] = {task: {} for task in tickets}
     for one, two in itertools.combinations(tickets, 2):
         of_pool = {pool: chance_overlap(tickets[one], tickets[two], pool, within, level) for pool in space.pools}

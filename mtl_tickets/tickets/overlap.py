@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from mtl_tickets.errors import Problem, TicketError
 from mtl_tickets.tickets.linkage import agglomeration, cut
-from mtl_tickets.tickets.space import StructuredSpace, UnitSpace, require_equal
+from mtl_tickets.tickets.space import StructuredSpace, UnitSpace, common_space
 from mtl_tickets.tickets.ticket import Ticket
 
 
 def jaccard_matrix(tickets: Mapping[str, Ticket], part: str | None = None) -> dict[str, dict[str, float]]:
     """task -> task -> units both keep / units either keeps, over ``part`` or over all units."""
-    checked(tickets)
+    common_space(tickets, "tickets")
     pairs = itertools.combinations_with_replacement(tickets, 2)
     alike = {frozenset(pair): tickets[pair[0]].jaccard(tickets[pair[1]], part) for pair in pairs}
     return {one: {two: alike[frozenset((one, two))] for two in tickets} for one in tickets}
@@ -29,7 +28,7 @@ def agreement_by_layer(tickets: Mapping[str, Ticket]) -> dict[str, list[dict[str
 
     Feed-forward blocks are one unit a layer, so that their fractions are 0 or 1.
     """
-    space = checked(tickets)
+    space = common_space(tickets, "tickets")
     result = {}
     for part, votes in _votes(tickets).items():
         result[part] = [
@@ -45,7 +44,7 @@ def agreement_by_layer(tickets: Mapping[str, Ticket]) -> dict[str, list[dict[str
 
 def kept_by_count(tickets: Mapping[str, Ticket]) -> dict[str, list[int]]:
     """part -> how many units are kept by 0, 1, ..., all tasks."""
-    checked(tickets)
+    common_space(tickets, "tickets")
     return {
         part: np.bincount(votes.ravel(), minlength=len(tickets) + 1).tolist() for part, votes in _votes(tickets).items()
     }
@@ -58,7 +57,7 @@ def kept_by_set(tickets: Mapping[str, Ticket], top: int | None = None) -> dict[s
     units that no task keeps, is one of them, and sets without units are none: without ``top`` the counts add up to the
     units of the pool.
     """
-    space = checked(tickets)
+    space = common_space(tickets, "tickets")
     result = {}
     for pool, parts in space.pools.items():
         counts: Counter[tuple[str, ...]] = Counter()
@@ -116,19 +115,9 @@ def _units_by_set(tickets: Mapping[str, Ticket], part: str) -> dict[tuple[str, .
 
 def _votes(tickets: Mapping[str, Ticket]) -> dict[str, np.ndarray]:
     """part -> int array of its shape: how many tickets keep each unit."""
-    space = checked(tickets)
+    space = common_space(tickets, "tickets")
     votes = {part: np.zeros(shape, dtype=np.int64) for part, shape in space.parts.items()}
     for ticket in tickets.values():
         for part in votes:
             votes[part] += ticket.units[part]
     return votes
-
-
-def checked(tickets: Mapping[str, Ticket]) -> UnitSpace:
-    """The one unit space of the tickets; :class:`TicketError` where there are none, or several spaces."""
-    if not tickets:
-        raise TicketError(Problem("needs at least one ticket"))
-    first, *others = tickets
-    for other in others:
-        require_equal(tickets[first].space, tickets[other].space, f"the tickets of {first} and {other}")
-    return tickets[first].space

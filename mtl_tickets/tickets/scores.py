@@ -125,12 +125,12 @@ class Scores:
 
 
 def _spearman(one: np.ndarray, two: np.ndarray) -> float:
-    x, y = (_centred_ranks(values.ravel()) for values in (one, two))
+    x, y = (centred_ranks(values.ravel()) for values in (one, two))
     spread = float(np.sqrt(np.sum(x * x) * np.sum(y * y)))
     return float(np.clip(np.sum(x * y) / spread, -1, 1)) if spread else 0.0
 
 
-def _centred_ranks(values: np.ndarray) -> np.ndarray:
+def centred_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks (equal values share their mean rank) minus the mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2  # the mean of the 1-based ranks each distinct value takes

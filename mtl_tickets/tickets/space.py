@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -248,6 +248,23 @@ def require_equal(mine: UnitSpace, other: UnitSpace, what: str, file: str = "") 
     if mine != other:
         rule = f"{what} must have the same unit space"
         raise TicketError(Problem(f"{rule}: {difference}", file) for difference in mine.differences(other))
+
+
+class Spaced(Protocol):
+    """Tickets and scores."""
+
+    @property
+    def space(self) -> UnitSpace: ...
+
+
+def common_space(values: Mapping[str, Spaced], what: str) -> UnitSpace:
+    """The one unit space of the tasks' values; :class:`TicketError` where there are none, or several spaces."""
+    if not values:
+        raise TicketError(Problem(f"needs the {what} of at least one task"))
+    first, *others = values
+    for other in others:
+        require_equal(values[first].space, values[other].space, f"the {what} of {first} and {other}")
+    return values[first].space
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

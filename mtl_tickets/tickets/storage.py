@@ -2,11 +2,13 @@
 
 The safetensors file is the value; the twin is written for reading and never read back. The metadata (all strings)::
 
-    format    mtl_tickets.ticket | mtl_tickets.scores
+    format    mtl_tickets.ticket | mtl_tickets.scores | mtl_tickets.gradients
     version   1
     space     the unit space, JSON
     origin    where the value comes from, JSON
-    digest    of space and arrays: a flipped bit is found, not believed
+    digest    of all that belongs to the value: a flipped bit is found, not believed
+
+and what else belongs to the value of a format, JSON. Equal values with equal origins are, byte for byte, equal files.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +42,13 @@ class Stored:
     origin: dict[str, Any]
     arrays: dict[str, np.ndarray]
     digest: str | None
-    """Of space and arrays when they were written."""
+    """Of what belongs to the value, when it was written."""
+    also: Mapping[str, Any] = field(default_factory=dict)
+    """What else belongs to the value, by its key in the metadata."""
 
     def verify(self) -> None:
-        """Raises :class:`TicketError` unless space and arrays are, bit for bit, those that were written."""
-        found = digest(self.space, self.arrays)
+        """Raises :class:`TicketError` unless the value is, bit for bit, the one that was written."""
+        found = digest(self.space, self.arrays, self.also)
         if found != self.digest:
             rule = f"the content must have the digest {self.digest} it was written with"
             raise TicketError(Problem(rule, str(self.file), "", found, "the file is damaged: draw it again"))
@@ -75,24 +79,28 @@ def write(
     origin: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
     twin: Mapping[str, Any],
+    also: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes both files, each whole or not at all, and gives the path of the one that is read."""
+    """Writes both files, each whole or not at all, and gives the path of the one that is read. ``also``: JSON-able
+    values beside the arrays."""
     file = file_of(path)
     metadata = {
         "format": form,
         "version": VERSION,
         "space": json.dumps(space.to_json()),
         "origin": json.dumps(origin),
-        "digest": digest(space, arrays),
+        "digest": digest(space, arrays, also),
+        **{key: json.dumps(value) for key, value in (also or {}).items()},
     }
     with files.written_whole(file) as part:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part, metadata)
+        _put_in_order(part)
     head = {"format": form, "version": VERSION, "space": space.to_json(), "origin": origin}
     files.write_json(file.with_suffix(".json"), {**head, **twin})
     return file
 
 
-def read(path: str | Path, form: str) -> Stored:
+def read(path: str | Path, form: str, also: Sequence[str] = ()) -> Stored:
     """Reads what :func:`write` wrote. Raises :class:`TicketError` saying what is wrong with the file.
 
     The caller checks the shapes of the arrays, which only it knows, and then calls :meth:`Stored.verify`.
@@ -116,11 +124,13 @@ def read(path: str | Path, form: str) -> Stored:
         found = metadata.get("version", "no version")
         raise TicketError(Problem(f"must have the format version {VERSION!r}", str(file), "version", found, hint))
     with named(file):
+        further = {key: _json(metadata, key) for key in also}
         space = UnitSpace.from_json(_object(metadata, "space"))
         origin = _object(metadata, "origin")
         if set(arrays) != set(space.parts):
             raise TicketError(Problem(f"must hold the parts {list(space.parts)}", found=sorted(arrays)))
-    return Stored(file, space, origin, {part: arrays[part] for part in space.parts}, metadata.get("digest"))
+    ordered = {part: arrays[part] for part in space.parts}
+    return Stored(file, space, origin, ordered, metadata.get("digest"), further)
 
 
 @contextlib.contextmanager
@@ -132,19 +142,36 @@ def named(file: Path) -> Iterator[None]:
         raise TicketError([replace(problem, file=str(file)) for problem in error.problems]) from None
 
 
-def digest(space: UnitSpace, arrays: Mapping[str, np.ndarray]) -> str:
-    """A short hash of a space and of the bytes of its arrays."""
-    content = hashlib.sha256(files.digest(space.to_json(), length=64).encode())
+def digest(space: UnitSpace, arrays: Mapping[str, np.ndarray], also: Mapping[str, Any] | None = None) -> str:
+    """A short hash of a space, of the bytes of its arrays and of what else belongs to them."""
+    known = [space.to_json(), dict(also)] if also else space.to_json()
+    content = hashlib.sha256(files.digest(known, length=64).encode())
     for part in space.parts:
         content.update(np.ascontiguousarray(arrays[part]).data)
     return content.hexdigest()[:16]
 
 
-def _object(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
+def _put_in_order(file: Path) -> None:
+    """Puts the metadata of a safetensors file in the order of their keys; the library writes them in any order."""
+    with open(file, "r+b") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
+        if len(text) == length:  # else the arrays would no longer stand where the header says
+            opened.seek(8)
+            opened.write(text)
+
+
+def _json(metadata: Mapping[str, str], key: str) -> Any:
     try:
-        value = json.loads(metadata.get(key, ""))
+        return json.loads(metadata.get(key, ""))
     except json.JSONDecodeError as error:
         raise TicketError(Problem(f"must be JSON ({error})", place=key, found=metadata.get(key))) from None
+
+
+def _object(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
+    value = _json(metadata, key)
     if not isinstance(value, dict):
         raise TicketError(Problem("must be a JSON object", place=key, found=value))
     return value

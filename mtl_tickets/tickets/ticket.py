@@ -180,9 +180,10 @@ class Ticket:
 
 
 def checked_arrays(
-    space: UnitSpace, arrays: Mapping[str, Any], what: str, dtype: type[np.generic]
+    space: UnitSpace, arrays: Mapping[str, Any], what: str, dtype: type[np.generic], further: tuple[int, ...] = ()
 ) -> MappingProxyType[str, np.ndarray]:
-    """Read-only copies of ``arrays``, one per part of ``space``, in the order of the space.
+    """Read-only copies of ``arrays``, one per part of ``space``, in the order of the space. ``further``: their axes
+    behind those of the part.
 
     ``dtype`` is ``np.bool_`` (nothing else is accepted) or ``np.float64`` (every finite real number is).
     Raises :class:`TicketError` with all problems.
@@ -199,7 +200,7 @@ def checked_arrays(
     for part, shape in space.parts.items():
         if part not in arrays:
             continue
-        array = np.asarray(arrays[part])
+        array, shape = np.asarray(arrays[part]), (*shape, *further)
         if dtype is np.bool_ and array.dtype != np.bool_:
             problems.append(Problem("units must be boolean, True = kept", place=part, found=str(array.dtype)))
         elif dtype is np.float64 and array.dtype.kind not in "iuf":

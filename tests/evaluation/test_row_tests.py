@@ -6,8 +6,7 @@ from scipy import stats
 
 from mtl_tickets.errors import InputError
 from mtl_tickets.evaluation import row_tests
-from mtl_tickets.evaluation.row_tests import mcnemar, paired_bootstrap
-from mtl_tickets.evaluation.statistics import sign_flip
+from mtl_tickets.evaluation.row_tests import RowSet, enough_resamples, paired_bootstrap, resample, row_seed
 from mtl_tickets.tasks.metrics import METRICS
 
 RANDOM = np.random.default_rng(0)
@@ -23,85 +22,13 @@ def answers(share, seeds=2, labels=LABELS, random=RANDOM):
 A, B = answers(0.8), answers(0.6)
 
 
-# -- McNemar -----------------------------------------------------------------------------------------------------------
-
-
-def right(wins, losses, both=5):
-    a = [1] * wins + [0] * losses + [1] * both
-    b = [0] * wins + [1] * losses + [1] * both
-    return np.array(a), np.array(b)
-
-
-@pytest.mark.parametrize(("wins", "losses"), [(9, 2), (2, 9), (1, 0), (0, 6), (30, 22), (7, 7)])
-def test_mcnemar_of_one_seed_is_the_binomial_test(wins, losses):
-    found, n = mcnemar(*right(wins, losses)), wins + losses
-    assert (found.wins, found.losses, found.rows, found.seeds) == (wins, losses, n + 5, 1)
-    assert found.difference == pytest.approx((wins - losses) / (n + 5))
-    assert found.p == pytest.approx(stats.binomtest(wins, n, 0.5).pvalue)
-    expected = 1.0 if wins == losses else found.p - stats.binom.pmf(wins, n, 0.5)
-    assert found.p_mid == pytest.approx(expected)
-
-
-def test_mcnemar_of_several_seeds_swaps_rows_for_all_seeds_at_once():
-    random = np.random.default_rng(1)
-    for _ in range(10):
-        a, b = random.integers(0, 2, (2, 3, 14))
-        assert mcnemar(a, b).p == pytest.approx(sign_flip((a.sum(0) - b.sum(0)).astype(float)))
-
-
-def test_mcnemar_does_not_take_seeds_for_rows():
-    a, b = right(9, 2)
-    one, five = mcnemar(a, b), mcnemar(np.tile(a, (5, 1)), np.tile(b, (5, 1)))
-    assert (five.p, five.p_mid) == (pytest.approx(one.p), pytest.approx(one.p_mid))
-    assert five.difference == pytest.approx(one.difference)
-
-
-def test_mcnemar_swapped_has_the_same_p():
-    one, two = mcnemar(A == LABELS, B == LABELS), mcnemar(B == LABELS, A == LABELS)
-    assert (one.p, one.p_mid, one.wins, one.difference) == (two.p, two.p_mid, two.losses, -two.difference)
-
-
-@pytest.mark.parametrize("same", [np.ones((2, 10)), np.zeros(10), np.arange(10) % 2])
-def test_mcnemar_where_the_same_rows_are_right_shows_nothing(same):
-    found = mcnemar(same, same)
-    assert (found.p, found.p_mid, found.wins, found.losses, found.difference) == (1.0, 1.0, 0, 0, 0.0)
-
-
-def test_mcnemar_never_says_0():
-    found = mcnemar(np.ones(3000), np.zeros(3000))
-    assert 0 < found.p < 1e-300 and 0 < found.p_mid < 1e-300
-
-
-def test_mcnemar_is_conservative_and_mid_p_is_near_alpha():
-    random = np.random.default_rng(2)
-    tests = [mcnemar(*(random.random((2, 60)) < 0.7)) for _ in range(1000)]
-    exact, mid = (int(sum(getattr(test, name) <= 0.05 for test in tests)) for name in ("p", "p_mid"))
-    assert exact < mid
-    assert stats.binomtest(exact, 1000, 0.05, alternative="greater").pvalue > 0.01
-    assert stats.binomtest(mid, 1000, 0.05).pvalue > 0.01
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "message"),
-    [
-        (np.ones(3), np.ones(4), "shapes .1, 3., .1, 4."),
-        (np.ones((2, 3)), np.ones((1, 3)), "each seed"),
-        (np.ones(0), np.ones(0), "the same rows"),
-        (np.array([0, 2]), np.array([0, 1]), "right .1. or wrong .0."),
-    ],
-)
-def test_mcnemar_refuses_what_does_not_fit(a, b, message):
-    with pytest.raises(InputError, match=message):
-        mcnemar(a, b)
-
-
 # -- the bootstrap -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["accuracy", "f1", "f1_macro", "mcc", "pearson"])
+@pytest.mark.parametrize("name", ["accuracy", "f1", "f1_macro", "mcc", "pearson", "spearman"])
 def test_metrics_of_many_resamples_at_once_are_the_metrics(name):
     a, b, labels = A[:, :25], B[:, :25], LABELS[:25]
-    if name == "pearson":
+    if name in ("pearson", "spearman"):
         noise = np.random.default_rng(3).normal(size=(2, 2, 25))
         labels = labels / 3 + 100.0
         a, b = labels + noise[0], labels + 3 * noise[1]
@@ -119,7 +46,7 @@ def test_metrics_of_many_resamples_at_once_are_the_metrics(name):
 def test_few_rows_in_which_metrics_are_undefined_count_as_the_metrics_do():
     labels = np.array([0, 1, 1, 0, 0])
     a, b = np.array([0, 1, 0, 0, 0]), np.array([0, 0, 1, 0, 1])
-    for name in ("f1", "f1_macro", "mcc", "pearson"):
+    for name in ("f1", "f1_macro", "mcc", "pearson", "spearman"):
         at_once = paired_bootstrap(name, a, b, labels, resamples=59)
         one_by_one = paired_bootstrap(METRICS.get(name), a, b, labels, resamples=59)
         assert (at_once.undefined > 0) == (name != "f1_macro") and one_by_one.undefined == 0
@@ -232,8 +159,10 @@ def test_constant_predictions_have_no_matthews_and_count_as_0(metric):
 @pytest.mark.filterwarnings("error")
 def test_a_broken_model_counts_as_0():
     broken = np.where(np.arange(len(LABELS)) == 3, np.nan, LABELS)
-    found = paired_bootstrap("pearson", LABELS + A[0], broken, LABELS, resamples=99)
-    assert (found.b, found.undefined) == (0.0, 99) and math.isfinite(found.interval.low)
+    for name in ("pearson", "spearman"):
+        for wrong in (broken, np.where(np.isnan(broken), np.inf, broken)):
+            found = paired_bootstrap(name, LABELS + A[0], wrong, LABELS, resamples=99)
+            assert (found.b, found.undefined) == (0.0, 99) and math.isfinite(found.interval.low)
 
 
 def test_a_function_may_refuse_a_resample_but_not_all_rows():
@@ -274,3 +203,147 @@ def test_the_bootstrap_refuses_what_does_not_fit(change, message):
     paired_bootstrap(**given)
     with pytest.raises(InputError, match=message):
         paired_bootstrap(**given | change)
+
+
+# -- several methods on several tasks ----------------------------------------------------------------------------------
+
+
+def row_sets(shares, seeds=2, random=0, **more):
+    """Methods that are right for a share of the rows, on a task of two splits, one of two metrics, and one of none."""
+    chance = np.random.default_rng(random)
+    shapes = {("mnli", "dev_matched"): 60, ("mnli", "dev_mismatched"): 50, ("rte", "dev"): 40, ("stsb", "dev"): 45}
+    metrics = {"mnli": ("accuracy",), "rte": ("f1", "accuracy"), "stsb": ("pearson", "spearman")}
+    sets = []
+    for (task, split), rows in shapes.items():
+        labels = chance.integers(0, 2, rows)
+        made = {name: answers(share, seeds, labels, chance) for name, share in shares.items()}
+        if task == "stsb":
+            labels = labels + chance.random(rows).round(1)
+            made = {name: 4 * labels * shares[name] + chance.normal(size=(seeds, rows)) for name in made}
+        sets.append(RowSet(task, split, metrics[task], labels, made | more))
+    return sets
+
+
+SHARES = {"dense": 0.6, "own": 0.7, "adaptive": 0.95}
+
+
+def test_one_method_on_one_task_is_the_paired_bootstrap():
+    sets = row_sets(SHARES)
+    mixed, rte = resample(sets, resamples=199), sets[2]
+    alone = paired_bootstrap(
+        lambda answers, labels: (METRICS.get("f1")(answers, labels) + METRICS.get("accuracy")(answers, labels)) / 2,
+        rte.answers["own"],
+        rte.answers["dense"],
+        rte.labels,
+        resamples=199,
+        seed=row_seed(0, "rte", "dev"),
+    )
+    found = mixed.on_task("rte", "own", "dense")
+    assert (found.p, found.rows, found.seeds) == (alone.p, 40, 2)
+    assert (found.difference, found.sd) == (pytest.approx(alone.difference), pytest.approx(alone.sd))
+    assert (found.interval.low, found.interval.high) == pytest.approx((alone.interval.low, alone.interval.high))
+    assert (found.bca.low, found.bca.high) == pytest.approx((alone.bca.low, alone.bca.high))
+
+
+def test_the_average_is_that_of_the_tasks_and_a_task_that_of_its_splits():
+    sets = row_sets(SHARES)
+    found = resample(sets, resamples=199)
+    on_tasks = [found.on_task(task, "own", "dense") for task in ("mnli", "rte", "stsb")]
+    average = found.on_average("own", "dense")
+    assert average.difference == pytest.approx(np.mean([task.difference for task in on_tasks]))
+    assert (average.a, average.b) == pytest.approx(tuple(np.mean([(task.a, task.b) for task in on_tasks], 0)))
+    assert average.rows == sum(task.rows for task in on_tasks) == 195
+    # tasks are drawn independently of each other
+    assert average.sd == pytest.approx(np.sqrt(sum(task.sd**2 for task in on_tasks)) / 3, rel=0.2)
+    right = [[np.mean(s.answers[name] == s.labels) for s in sets[:2]] for name in ("own", "dense")]
+    assert on_tasks[0].difference == pytest.approx(np.mean(right[0]) - np.mean(right[1]))
+    assert found.score("mnli", "own") == pytest.approx(np.mean(right[0]))
+
+
+def test_neither_the_order_of_tasks_and_methods_nor_other_methods_matter():
+    sets = row_sets(SHARES)
+    turned = [RowSet(s.task, s.split, s.metrics, s.labels, dict(reversed(s.answers.items()))) for s in reversed(sets)]
+    fewer = [RowSet(s.task, s.split, s.metrics, s.labels, {k: s.answers[k] for k in ("own", "dense")}) for s in sets]
+    one, *others = (resample(these, resamples=199) for these in (sets, turned, fewer))
+
+    def compared(found):
+        return found.on_average("own", "dense"), found.on_task("stsb", "own", "dense")
+
+    for other in others:
+        for a, b in zip(*map(compared, (one, other)), strict=True):
+            assert a.p == b.p and a.difference == pytest.approx(b.difference)
+            assert (a.interval.low, a.interval.high) == pytest.approx((b.interval.low, b.interval.high))
+            assert (a.bca.low, a.bca.high) == pytest.approx((b.bca.low, b.bca.high))
+
+
+def test_methods_that_answer_alike_have_the_same_scores():
+    sets = [
+        RowSet(s.task, s.split, s.metrics, s.labels, {**s.answers, "twin": s.answers["own"]}) for s in row_sets(SHARES)
+    ]
+    found = resample(sets, resamples=199)
+    for result in (found.on_average("twin", "own"), *(found.on_task(task, "twin", "own") for task in found.tasks)):
+        assert (result.difference, result.sd, result.p, result.bca) == (0.0, 0.0, 1.0, None)
+        assert (result.interval.low, result.interval.high) == (0.0, 0.0)
+    assert found.on_average("twin", "dense") == found.on_average("own", "dense")
+
+
+def test_a_clear_difference_is_found_and_its_mirror_too():
+    found = resample(row_sets(SHARES), resamples=999)
+    better, worse = found.on_average("adaptive", "dense"), found.on_average("dense", "adaptive")
+    assert better.p == worse.p == 0.002 and better.interval.low > 0
+    assert worse.interval.high == -better.interval.low and worse.difference == -better.difference
+
+
+def test_where_there_is_no_difference_p_is_near_uniform_and_intervals_cover_it():
+    random, worlds, level = np.random.default_rng(11), 200, 0.9
+    low = wrong = 0
+    for number in range(worlds):
+        sets = []
+        for task, rows in (("a", 90), ("b", 60)):
+            labels = random.integers(0, 2, rows)
+            hard = random.random(rows) * 0.6 + 0.4  # rows that are hard are hard for both
+            made = {name: np.where(random.random((1, rows)) < hard, labels, 1 - labels) for name in ("x", "y")}
+            sets.append(RowSet(task, "dev", ("accuracy",), labels, made))
+        found = resample(sets, resamples=199, level=level, seed=number).on_average("x", "y")
+        wrong += 0 not in found.interval
+        low += found.p <= 0.5
+    assert stats.binomtest(wrong, worlds, 1 - level).pvalue > 0.01
+    assert stats.binomtest(low, worlds, 0.5).pvalue > 0.01
+
+
+def test_undefined_metrics_of_any_task_are_counted_and_0():
+    sets = row_sets(SHARES)
+    constant = RowSet("cola", "dev", ("mcc",), sets[2].labels, {n: 0 * a for n, a in sets[2].answers.items()})
+    found = resample([*sets, constant], resamples=99)
+    assert (found.undefined("cola"), found.undefined("mnli"), found.score("cola", "own")) == (99, 0, 0.0)
+    assert found.on_average("own", "dense").undefined == 99 and found.on_task("rte", "own", "dense").undefined == 0
+
+
+@pytest.mark.parametrize("comparisons", [1, 24, 112])
+def test_enough_resamples_show_what_is_sure_through_a_correction(comparisons):
+    assert comparisons * 2 / (enough_resamples(comparisons) + 1) <= 0.01
+
+
+def test_all_that_does_not_fit_together_is_named_at_once():
+    one, two, three, four = row_sets(SHARES)
+    few = RowSet("rte", "dev", one.metrics, one.labels, {"dense": one.answers["dense"][:, 1:], "own": A[:1]})
+    with pytest.raises(InputError) as error:
+        resample([one, two, few, three, RowSet("stsb", "dev", four.metrics, four.labels[:1], four.answers)])
+    places = [problem.place for problem in error.value.problems]
+    assert places[:4] == ["rte, dev", "rte, dev: dense", "rte, dev: own", "rte, dev"]
+    assert "only once" in str(error.value.problems[3]) and "two labelled rows" in str(error.value.problems[4])
+    with pytest.raises(InputError, match="two methods"):
+        resample([])
+
+
+def test_methods_must_have_answered_the_same_rows():
+    kept = {name: dict.fromkeys((1, 2), (A[0], LABELS)) for name in ("dense", "own", "union", "adaptive")}
+    assert RowSet.of("rte", "dev", ["f1"], kept).answers["own"].shape == (2, 120)
+    kept["own"][2] = A[0, 1:], LABELS[1:]
+    kept["union"][1] = A[0], np.where(np.arange(120) < 2, LABELS + 1, LABELS)
+    del kept["adaptive"][1]
+    with pytest.raises(InputError) as error:
+        RowSet.of("rte", "dev", ["f1"], kept)
+    places = [problem.place for problem in error.value.problems]
+    assert places == ["rte, dev: own, seed 2", "rte, dev: union, seed 1", "rte, dev: adaptive"]
+    assert "2 that differ" in str(error.value.problems[1])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mtl_tickets.errors import InputError
-from mtl_tickets.evaluation.row_tests import paired_bootstrap
+from mtl_tickets.evaluation.row_tests import RowSet, paired_bootstrap, resample
 from mtl_tickets.evaluation.statistics import holm, minimum_detectable, paired_test
-from mtl_tickets.evaluation.verdicts import compare, compare_all, verdict_on_rows
+from mtl_tickets.evaluation.verdicts import compare, compare_all, compare_all_on_rows, verdict_on_rows
 
 DENSE = {1: 80.0, 2: 81.0, 3: 79.5, 4: 80.5, 5: 80.2}
 
@@ -246,3 +246,44 @@ def test_rows_answered_alike_are_the_same_scores():
     found = verdict_on_rows("own", "dense", rows(1.0, 1.0), where="on rte")
     assert found.outcome == "same scores"
     assert found.sentence == "own and dense have the same score on rte however the 1,000 rows are resampled"
+
+
+def answered(tasks=("cola", "rte", "sst2"), count=300):
+    random = np.random.default_rng(3)
+    sets = []
+    for task in tasks:
+        labels = random.integers(0, 2, count)
+        made = {
+            name: np.where(random.random((1, count)) < share, labels, 1 - labels)
+            for name, share in {"own": 0.8, "dense": 0.8, "adaptive": 0.9, "losing": 0.6}.items()
+        }
+        sets.append(RowSet(task, "dev", ("accuracy",), labels, made | {"twin": made["dense"]}))
+    return resample(sets, resamples=4_999)
+
+
+def test_on_rows_too_every_method_is_held_against_the_baseline_in_two_families():
+    methods = ["own", "adaptive", "losing", "twin"]
+    resampled = answered()
+    found = compare_all_on_rows(resampled, "dense", methods)
+    outcomes = ["not shown", "better", "worse", "same scores"]
+    assert [found.average[method].verdict.outcome for method in methods] == outcomes
+    raw = {m: resampled.on_average(m, "dense").p for m in methods}
+    assert {m: found.average[m].p for m in methods} == holm(raw)
+    raw = {(t, m): resampled.on_task(t, m, "dense").p for t in resampled.tasks for m in methods}
+    assert {(t, m): found.tasks[t][m].p for t, m in raw} == holm(raw)
+    assert {c.family for c in found.average.values()} == {4}
+    assert {c.family for by_method in found.tasks.values() for c in by_method.values()} == {12}
+    sentence = found.average["adaptive"].verdict.sentence
+    assert re.fullmatch(
+        r"adaptive is better than dense by \d+\.\d points on the average of 3 tasks "
+        r"\(95 % interval \d+\.\d to \d+\.\d, Holm-corrected p = 0\.00\d+, 900 rows, one seed\)",
+        sentence,
+    )
+    assert " on rte (" in found.tasks["rte"]["own"].verdict.sentence
+    assert "however the 300 rows are resampled" in found.tasks["rte"]["twin"].verdict.sentence
+
+
+def test_on_rows_unknown_methods_are_named():
+    with pytest.raises(InputError) as error:
+        compare_all_on_rows(answered(("rte",), 20), "sparse", ["own", "unoin"])
+    assert [problem.found for problem in error.value.problems] == ["sparse", "unoin"]

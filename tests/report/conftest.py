@@ -25,7 +25,7 @@ def awkward(tmp_path_factory) -> Path:
     """An experiment folder of two finished seeds."""
     folder = tmp_path_factory.mktemp("report") / f"made-{EMOJI}<b>"
     encoder = {"name": f"enc{SCRIPT}{RTL}"}
-    world = World(folder, TASKS[:2], extra=["hard"], description=" ".join(AWKWARD), encoder=encoder)
+    world = World(folder, TASKS[:2], extra=["hard"], description=" ".join(AWKWARD), encoder=encoder, rows=50)
     world.note = f"note {SCRIPT} {QUOTES} {RTL} {EMOJI}"
     world.device = {"kind": "cpu", "name": f"chip {SCRIPT} {RTL}", "threads": 1}
     for spec in world.specs.values():

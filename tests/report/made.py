@@ -9,21 +9,27 @@ from typing import Any
 
 import numpy as np
 import yaml
+from safetensors.numpy import save_file
 
 from mtl_tickets.experiment import Experiment
 from mtl_tickets.files import write_json, write_jsonl
+from mtl_tickets.tasks.metrics import METRICS
 from mtl_tickets.tickets.budget import Budget
 from mtl_tickets.tickets.draw import draw
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.space import StructuredSpace
 from mtl_tickets.tickets.ticket import Ticket
+from tests.tickets.worlds import against, halves_of, products_of
 
 CONFIG = "0123456789"
 TASKS = ("calm", "likeness", "rte")
 
 
 class World:
-    """An experiment of ``tasks`` and ``rules``; ``write`` makes the folder of a seed. Scores differ in every cell."""
+    """An experiment of ``tasks`` and ``rules``; ``write`` makes the folder of a seed. Scores differ in every cell.
+
+    With ``rows``, predictions of so many are kept, and scores are those of them; of ``numbers``, tasks of regression.
+    """
 
     def __init__(
         self,
@@ -36,10 +42,14 @@ class World:
         controls: Sequence[str] = ("random",),
         extra: Sequence[str] = (),
         epochs: int = 2,
+        rows: int = 0,
+        numbers: Sequence[str] = (),
+        gradients: bool = False,
         **settings: Any,
     ):
         self.folder, self.tasks, self.rules, self.extra, self.epochs = folder, tuple(tasks), rules, extra, epochs
-        self.rungs, self.kinds = rungs, ("winning", *controls)
+        self.dev_rows, self.numbers = rows, numbers
+        self.rungs, self.kinds, self.gradients = rungs, ("winning", *controls), gradients
         self.space = StructuredSpace.of(layers=layers, heads=heads, hidden=2 * heads, intermediate=48, total=200_000)
         recipe = {"kind": "super_tickets", "sharing": list(rules), "controls": list(controls)}
         recipe |= settings.pop("recipe", {})
@@ -58,6 +68,8 @@ class World:
             getattr(made, stage)()
             if stage == until:
                 break
+        if self.gradients and until == "multi":
+            made.gradients()
         made.close(finished=until == "multi")
         return made.path
 
@@ -84,10 +96,32 @@ class _Made:
             value = level + 3 * i + self.rng.normal()
             if selection:
                 self.row(stage, task, "selection", "score", value - 1, 7)
-            self.row(stage, task, "dev", "accuracy", value / 100)
+            metrics = {"accuracy": value / 100}
+            if self.world.dev_rows and not stage.startswith(("yardstick", "ladder")):
+                metrics = self.predicted(f"{stage}/{task}" if stage == "single" else stage, task, value / 100)
+                value = 100 * metrics.get("accuracy", metrics.get("pearson", 0))
+            for name, found in metrics.items():
+                self.row(stage, task, "dev", name, found)
             self.row(stage, task, "dev", "score", value)
             if ticket is not None:
                 self.row(stage, task, "all", "remaining", ticket.remaining_percent(), self.world.space.total)
+
+    def predicted(self, stage: str, task: str, share: float) -> dict[str, float]:
+        """The metrics of predictions that are kept; labels depend on the task alone."""
+        world, rows = self.world, self.world.dev_rows
+        labels = np.random.default_rng(len(task)).integers(0, 2, rows)
+        if task in world.numbers:
+            made = (labels + self.rng.normal(size=rows) / share).astype(np.float32)[:, None]
+            labels = labels.astype(np.float32)
+            found = {name: METRICS.get(name)(made[:, 0], labels) for name in ("pearson", "mse")}
+        else:
+            answers = np.where(self.rng.random(rows) < share, labels, 1 - labels)
+            made = np.eye(2, dtype=np.float32)[answers]
+            found = {"accuracy": METRICS.get("accuracy")(answers, labels)}
+        file = self.path / "stages" / stage / f"predictions-{task}-dev.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"logits": made, "labels": labels}, file)
+        return found
 
     def done(self, stage: str, **content: Any) -> None:
         write_json(self.path / "stages" / stage / "done.json", {"rows": [], **content, "seconds": 1.5 + self.seed})
@@ -133,7 +167,9 @@ class _Made:
             ticket = self.rung(task, "winning", 1).where(task=task, note=self.world.note)
             ticket.save(self.path / "tickets" / "own" / task)
             self.row("choose", task, "selection", "rung", 1, self.world.rungs + 1)
-            self.done(f"choose/{task}")
+            rungs = [f"winning-{number}" for number in range(1, self.world.rungs + 1)]
+            curve = {"dense": 59.0} | {rung: 61.0 - number for number, rung in enumerate(rungs)}
+            self.done(f"choose/{task}", chosen="winning-1", curve=curve)
 
     def share(self) -> None:
         own = {task: self.rung(task, "winning", 1) for task in self.world.tasks}
@@ -154,6 +190,16 @@ class _Made:
             self.done(f"multi/{rule}", history=history, steps=30, model=f"model/{rule}")
             model = {"tasks": [], "extra": {"tasks": self.world.specs}}
             write_json(self.path / "model" / rule / "tasks.json", model)
+
+    def gradients(self) -> None:
+        """The first task pulls against the second; the halves of the last pull against each other."""
+        halves = {task: halves_of(self.world.space, 10 * self.seed + i) for i, task in enumerate(self.world.tasks)}
+        first, second, last = self.world.tasks[0], self.world.tasks[1], self.world.tasks[-1]
+        halves[second] = against(halves[first])
+        halves[last][1] = against(halves[last])[0]
+        rows = dict.fromkeys(self.world.tasks, 16)
+        products_of(self.world.space, halves, rows=rows).save(self.path / "stages" / "gradients" / "products")
+        self.done("gradients")
 
     def close(self, finished: bool) -> None:
         write_jsonl(self.path / "results.jsonl", self.rows)

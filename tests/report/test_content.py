@@ -44,7 +44,7 @@ def inside(blocks) -> list:
         ),
         (
             ["one seed", "one seed"],
-            "One seed: no test is possible, and nothing is shown about any difference to dense.",
+            "One seed: no test over seeds is possible, and nothing is shown about any difference to dense.",
         ),
     ],
 )
@@ -53,7 +53,7 @@ def test_the_verdict_in_short_claims_what_is_shown(outcomes, said):
 
 
 def test_sections_stand_in_one_order_and_the_verdict_first(made):
-    names = ["verdict", "scores", "ladders", "tickets", "training", "cost", "run"]
+    names = ["verdict", "scores", "ladders", "choice", "tickets", "training", "cost", "run"]
     assert [section.name for section in made.sections] == names
     assert all(section.blocks for section in made.sections)
 
@@ -98,7 +98,7 @@ def test_one_task_and_one_seed_make_a_report_without_tests_or_pairs(tmp_path):
     data = gather(world.folder)
     made = document(data)
     verdict, scores, _, tickets, *_ = made.sections
-    assert plain(verdict.blocks[0].text).startswith("One seed: no test is possible")
+    assert plain(verdict.blocks[0].text).startswith("One seed: no test over seeds is possible")
     assert not [block for block in verdict.blocks if isinstance(block, Figure)]
     assert "p of the average" not in [
         plain(r.head) for b in inside(scores.blocks) if isinstance(b, Table) for r in b.rows
@@ -112,8 +112,8 @@ def test_one_task_and_one_seed_make_a_report_without_tests_or_pairs(tmp_path):
 
 def test_what_is_missing_is_said_in_every_section_that_lacks_it(data):
     nothing = dataclasses.replace(
-        data, methods=(), scores=None, extra=None, judgements=(), ladders=(), tickets=None, courses=(), costs=(),
-        missing=("Seed 1 is not finished.",),
+        data, methods=(), scores=None, extra=None, judgements=(), ladders=(), optimism=None, tickets=None,
+        courses=(), costs=(), missing=("Seed 1 is not finished.",),
     )  # fmt: skip
     made = document(nothing)
     assert any(isinstance(block, Paragraph) and block.warns for block in made.lead)

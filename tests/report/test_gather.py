@@ -199,6 +199,10 @@ def test_rungs_that_were_stopped_early_are_no_error(tmp_path):
     run = world.write(2)
     for metric, split in (("score", "dev"), ("remaining", "all")):
         lose_row(run, stage="ladder/winning-2", task="calm", metric=metric, split=split)
+    done = run / "stages/choose/calm/done.json"
+    content = json.loads(done.read_text(encoding="utf-8"))
+    del content["curve"]["winning-2"]
+    done.write_text(json.dumps(content), encoding="utf-8")
     data = gather(world.folder)
     assert not data.all_rungs
     assert [ladder.task for ladder in data.ladders] == list(TASKS)

@@ -47,7 +47,7 @@ def test_of_several_points_each_has_its_verdict_its_report_and_its_gaps(studied)
     assert [point.report is not None for point in found.points] == [True, True, False]
     report = write_report(studied)
     text = report.read_text(encoding="utf-8")
-    assert [point.name for point in found.points][0] == f"tone={AWKWARD}"
+    assert found.points[0].name == f"tone={AWKWARD}"
     assert "<script>" not in text and "&lt;script&gt;" in text
     links = re.findall(r'<a href="(runs[^"]+)"', text)
     assert links == ["runs/made-0/report.html", "runs/made-1/report.html"]
@@ -96,5 +96,5 @@ def test_the_report_of_one_point_is_that_point_s(tmp_path):
 )
 def test_a_broken_index_is_named(tmp_path, broken):
     (tmp_path / "study.json").write_text(broken)
-    with pytest.raises(CheckpointError, match="study.json"):
+    with pytest.raises(CheckpointError, match=r"study\.json"):
         write_report(tmp_path)

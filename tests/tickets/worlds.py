@@ -1,7 +1,11 @@
-"""Unit spaces and seeded scores for the tests of this room."""
+"""Unit spaces, seeded scores and gradients for the tests of this room."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from mtl_tickets.tickets.gradients import GradientOrigin, GradientProducts
 from mtl_tickets.tickets.scores import ScoreOrigin, Scores
 from mtl_tickets.tickets.space import StructuredSpace, UnitSpace, WeightSpace
 from mtl_tickets.tickets.ticket import Ticket
@@ -28,3 +32,30 @@ def scores_of(space: UnitSpace, seed: int, **about: object) -> Scores:
 def ticket_of(space: UnitSpace, seed: int, kept: float = 0.6) -> Ticket:
     generator = np.random.default_rng(seed)
     return Ticket(space, {part: generator.random(shape) < kept for part, shape in space.parts.items()})
+
+
+def halves_of(space: UnitSpace, seed: int, numbers: int = 5, noise: float = 0.1) -> list[dict[str, np.ndarray]]:
+    """Two vectors of ``numbers`` for every unit that differ by ``noise``, as the halves of a task's rows do."""
+    generator = np.random.default_rng(seed)
+    common = {part: generator.normal(size=(*shape, numbers)) for part, shape in space.parts.items()}
+    return [
+        {part: values + noise * generator.normal(size=values.shape) for part, values in common.items()}
+        for _ in range(2)
+    ]
+
+
+def products_of(
+    space: StructuredSpace, halves: Mapping[str, Sequence[Mapping[str, np.ndarray]]], **about: Any
+) -> GradientProducts:
+    """The products of explicit gradients: task -> its two halves."""
+    tasks = tuple(sorted(halves))
+    values = {}
+    for part in space.parts:
+        vectors = np.array([[half[part] for half in halves[task]] for task in tasks])  # [tasks, 2, *part, numbers]
+        values[part] = np.einsum("ti...n,uj...n->...tiuj", vectors, vectors)
+        values[part] = (values[part] + np.moveaxis(values[part], (-2, -1), (-4, -3))) / 2
+    return GradientProducts(space, tasks, values, GradientOrigin(**about))
+
+
+def against(halves: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    return [{part: -values for part, values in half.items()} for half in halves]
