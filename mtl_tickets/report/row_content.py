@@ -20,6 +20,7 @@ from mtl_tickets.report.document import (
     TableRow,
 )
 from mtl_tickets.report.tables import AVERAGE
+from mtl_tickets.report.verdict_content import FEW
 from mtl_tickets.report.words import count, p_value
 
 
@@ -33,9 +34,13 @@ def on_other_rows(data: ReportData) -> Iterable[Block]:
         yield Paragraph(f"There are no tests over rows. {missing}")
         return
     yield Paragraph(_about(found, data.seeds))
-    for judgement in found.judgements:
-        yield Paragraph(Strong(f"Against {judgement.baseline}"))
-        yield Bullets(tuple((Mark(item.outcome), ": ", _sentence(item)) for item in judgement.average))
+    for i, judgement in enumerate(found.judgements):
+        every = Bullets(tuple((Mark(item.outcome), ": ", _sentence(item)) for item in judgement.average))
+        if i == 0 or len(every.items) <= FEW:
+            yield Paragraph(Strong(f"Against {judgement.baseline}"))
+            yield every
+        else:
+            yield Fold(f"Other rows, every comparison with {judgement.baseline}", (every,))
     if len(data.seeds) == 1:
         yield Paragraph(
             "With one seed these are the only tests there are. Better and worse are said of the models that were "

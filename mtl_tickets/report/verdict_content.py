@@ -11,6 +11,7 @@ from mtl_tickets.report.document import (
     Block,
     Bullets,
     Figure,
+    Fold,
     Heading,
     Mark,
     Paragraph,
@@ -29,6 +30,8 @@ BASELINES = {
     "dense": ", one multi-task model without tickets",
     "single-task": ", one fine-tuned encoder for each task",
 }
+# sentences about another baseline than the first: more than these are shown on demand
+FEW = 4
 
 
 def verdict(data: ReportData) -> Iterable[Block]:
@@ -37,17 +40,21 @@ def verdict(data: ReportData) -> Iterable[Block]:
         return
     yield Paragraph(Strong(in_short(data.judgements[0])))
     yield standings_table(data, data.judgements[0])
-    for judgement in data.judgements:
+    for i, judgement in enumerate(data.judgements):
         what = BASELINES.get(judgement.baseline, "")
         yield Heading(f"Against {judgement.baseline}{what}")
-        yield Bullets(tuple(map(_said, judgement.average)))
+        every = Bullets(tuple(map(_said, judgement.average)))
+        if i == 0 or len(every.items) <= FEW:
+            yield every
+        else:
+            yield Paragraph(in_short(judgement))
+            yield Fold(f"Every comparison with {judgement.baseline}", (every,))
         if len(data.seeds) > 1:
             yield Figure(figures.differences(judgement), finding_of(judgement), interval_caption(judgement))
     yield Paragraph(
         "Points are differences between scores of 0 to 100, on the average over tasks. Tests are paired t tests over "
-        "seeds, and speak of another training on "
-        "these rows and not of other rows; p is Holm-corrected over the comparisons of a list. Not shown is not the "
-        "same as equal."
+        "seeds, and speak of another training on these rows and not of other rows; p is Holm-corrected over the "
+        "comparisons of a list. Not shown is not the same as equal."
     )
 
 
