@@ -17,13 +17,15 @@ import pydantic
 
 from mtl_tickets.errors import Problem
 from mtl_tickets.recipes.base import RECIPES, RecipeSettings
+from mtl_tickets.recipes.choice import WHOLE, ChoiceSettings, best_rungs
+from mtl_tickets.recipes.compat import CompatSettings
 from mtl_tickets.recipes.evidence import compare_gradients, learn_tickets, score_each, tall_scores
 from mtl_tickets.recipes.jobs import Learning, Scoring, Training
 from mtl_tickets.recipes.overrides import MultiOverride, TrainOverride
 from mtl_tickets.recipes.search import SearchSettings, worth_finishing
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
 from mtl_tickets.scoring import ScoreSettings
-from mtl_tickets.settings import InvalidSetting, Settings, one_of
+from mtl_tickets.settings import InvalidSetting, one_of
 from mtl_tickets.tasks.data import SelectionSettings
 from mtl_tickets.tasks.samplers import Quota
 from mtl_tickets.tickets.draw import Budget, LadderSettings, draw, ladder_budgets, reference_random_ticket
@@ -42,25 +44,6 @@ else:
     AnyRule = one_of(RULES)
 
 
-class CompatSettings(Settings):
-    """Published defects that change numbers (METHODS 1.8), off by default. ``compat: reference`` is all of them.
-
-    Optimiser, epochs and batch size are no defects: ``glue_base_reference.yaml`` sets the published ones. Defect 10
-    (weight decay of dropped units) is not repeated: it changes no output of a masked model.
-    """
-
-    accumulate_gate_gradients: bool = pydantic.Field(False, description="defect 1: gate gradients are never zeroed")
-    random_with_replacement: bool = pydantic.Field(
-        False, description="defects 2-4: random tickets are lighter, miss layers, protect no head"
-    )
-    fixed_batches: bool = pydantic.Field(False, description="defect 5: the same batches in every epoch")
-    selection_on_dev: bool = pydantic.Field(False, description="defect 6: rungs chosen on the reported dev set")
-    floored_remaining: bool = pydantic.Field(
-        False, description="defect 8: remaining parameters from floored average counts"
-    )
-    drop_long_rows: bool = pydantic.Field(False, description="training rows above max_length dropped (METHODS 1.6)")
-
-
 @RECIPES.register("super_tickets")
 class SuperTickets(RecipeSettings):
     """Super Tickets (Liang et al. 2021): fine-tune, score, ladder, choose, share, train together."""
@@ -74,6 +57,7 @@ class SuperTickets(RecipeSettings):
     search: SearchSettings = SearchSettings()
     controls: tuple[Literal["random", "losing"], ...] = ()
     selection: SelectionSettings = SelectionSettings()
+    choice: ChoiceSettings = ChoiceSettings()
     sharing: tuple[AnyRule, ...] = ("own", "adaptive")
     yardsticks: tuple[Literal["majority", "bag_of_words"], ...] = ("majority", "bag_of_words")
     gradients: int | None = pydantic.Field(
@@ -177,7 +161,7 @@ class SuperTickets(RecipeSettings):
         bench.fine_tune_each([*worth_finishing(bench, self.search, winning), *controls])
         bench.reached("ladder")
 
-        own = {task: self._choose(bench, task, rungs[task]) for task in bench.learned}  # 4. the best rung
+        own = self._choose(bench, rungs)  # 4. the best rung
         bench.reached("choose")
 
         sharing = {"dense": RULES.get("dense")()} | self.rules
@@ -228,26 +212,41 @@ class SuperTickets(RecipeSettings):
                 )
         return rungs
 
-    def _choose(self, bench: Workbench, task: str, rungs: dict[str, Ticket]) -> Ticket:
-        """The rung with the best selection score; no pruning is admissible, and of equals the smallest ticket wins."""
-        trained = {n: ticket for n, ticket in _winning(rungs).items() if bench.run.is_done(f"ladder/{task}/{n}")}
-        candidates = {"dense": Ticket.dense(bench.space), **trained}
+    def _choose(self, bench: Workbench, rungs: dict[str, dict[str, Ticket]]) -> dict[str, Ticket]:
+        """Every task's best rung of those that were trained to the end."""
+        stages = {
+            task: {WHOLE: f"single/{task}"}
+            | {
+                name: f"ladder/{task}/{name}"
+                for name in _winning(of_task)
+                if bench.run.is_done(f"ladder/{task}/{name}")
+            }
+            for task, of_task in rungs.items()
+        }
+        curves = {
+            task: {name: bench.run.result(stage)["history"][-1]["selection"][task] for name, stage in of_task.items()}
+            for task, of_task in stages.items()
+        }
+        rows = {task: len(bench.data[task].selection) for task in rungs}
+        best = best_rungs(curves, rows, self.choice.borrow)
+        return {task: self._keep_chosen(bench, task, rungs[task], curves[task], best[task]) for task in rungs}
+
+    def _keep_chosen(
+        self, bench: Workbench, task: str, rungs: dict[str, Ticket], curve: dict[str, float], best: str
+    ) -> Ticket:
         path = bench.run.path / "tickets" / "own" / task
 
         def choose_stage(folder: Path) -> dict[str, Any]:
-            stages = {"dense": f"single/{task}"} | {name: f"ladder/{task}/{name}" for name in trained}
-            curve = {name: bench.run.result(stage)["history"][-1]["selection"][task] for name, stage in stages.items()}
-            # later rungs are smaller: max over (score, position) takes the smallest of equals
-            best = max(enumerate(curve), key=lambda item: (curve[item[1]], item[0]))[1]
-            ticket = candidates[best].where(
+            looked_at = "dev" if self.selection_settings.dev else "held-out training rows"
+            ticket = (Ticket.dense(bench.space) if best == WHOLE else rungs[best]).where(
                 task=task,
-                kind="winning" if best != "dense" else "dense",
+                kind="winning" if best != WHOLE else "dense",
                 score=self.score.kind,
                 seed=bench.seed,
                 recipe=self.kind,
                 encoder=bench.settings.name,
                 weight_hash=bench.weight_hash,
-                note=f"chosen rung {best} on {'dev' if self.selection_settings.dev else 'held-out training rows'}",
+                note=f"chosen rung {best} on {looked_at}{' of all tasks' if self.choice.borrow else ''}",
             )
             ticket.save(path)
             rows = [
@@ -392,7 +391,7 @@ def _winning(rungs: dict[str, Any]) -> dict[str, Any]:
 
 def _number(rung: str) -> int:
     """``winning-3`` -> 3; the dense model is 0."""
-    return 0 if rung == "dense" else int(rung.rpartition("-")[2])
+    return 0 if rung == WHOLE else int(rung.rpartition("-")[2])
 
 
 def _only_rows(rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:

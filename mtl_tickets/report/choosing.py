@@ -9,12 +9,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from mtl_tickets.recipes.choice import WHOLE
 from mtl_tickets.report.data import Choice, Method, Optimism
 from mtl_tickets.report.runs import Run
 
 # rules that are there to be compared with, not to be chosen
 CONTROLS = ("random", "losing")
-WHOLE = "dense"
 
 
 def optimism(runs: Sequence[Run], methods: Sequence[Method]) -> Optimism | None:

@@ -61,7 +61,7 @@ def notes_of(
     caps = [f"{value:,} {part} rows a task" for part, value in experiment.limit.non_defaults().items()]
     if caps:
         found["caps"] = f"at most {' and '.join(caps)}: not comparable with scores on all rows"
-    found["selection"] = _selection(recipe.selection_settings)
+    found["selection"] = _selection(recipe.selection_settings, getattr(getattr(recipe, "choice", None), "borrow", 0.0))
     rungs = _rungs(rows, learned, seeds)
     if rungs:
         found["rungs"] = rungs
@@ -92,11 +92,12 @@ def write_markdown(summary: Summary, path: Path) -> None:
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
 
 
-def _selection(settings: SelectionSettings) -> str:
+def _selection(settings: SelectionSettings, borrow: float) -> str:
     if settings.dev:
         return "rungs were chosen on the dev rows that are reported (as published): scores are optimistic"
     share, most = settings.share, settings.most
-    return f"rungs were chosen on held-out training rows ({share:.0%} of a task's, at most {most:,}), never on dev"
+    said = f"rungs were chosen on held-out training rows ({share:.0%} of a task's, at most {most:,}), never on dev"
+    return said + (f"; what the other tasks found counts as {borrow:g} rows" if borrow else "")
 
 
 def _rungs(rows: Sequence[Row], learned: Sequence[str], seeds: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ import yaml
 from mtl_tickets.evaluation.records import read_rows
 from mtl_tickets.experiment import load_experiment
 from mtl_tickets.progress import Silent
+from mtl_tickets.recipes.choice import best_rungs
 from mtl_tickets.report.standings import standings
 from mtl_tickets.report.study import gather_study
 from mtl_tickets.report.tables import AVERAGE
@@ -20,6 +21,7 @@ from mtl_tickets.study.runs import run_study, runs_of
 from tests.end_to_end.world import write_world
 
 RULES = ["own", "union", "random"]
+TASKS = ["feelings", "same"]
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,11 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     write_world(folder)
     experiment = yaml.safe_load((folder / "small.yaml").read_text())
-    experiment["tasks"] = ["feelings", "same"]
+    experiment["tasks"] = TASKS
     experiment["recipe"]["controls"] = []
     experiment["recipe"]["ladder"] = {"kind": "free", "heads": [0.5], "ffn": [0.5]}
     experiment["recipe"]["train"]["epochs"] = 1
+    experiment["recipe"]["choice"] = {"borrow": 50}
     (folder / "small.yaml").write_text(yaml.safe_dump(experiment))
     study = {
         "name": "two-points",
@@ -151,6 +154,15 @@ def test_the_table_is_made_from_the_rows(study):
         assert [item.outcome for item in order].count("baseline") == 1
         averages = [item.average.mean for item in order]
         assert averages == sorted(averages, reverse=True)
+
+
+def test_rungs_were_chosen_with_what_is_borrowed(study):
+    for run in runs_of(study):
+        done = {task: json.loads((run.path / f"stages/choose/{task}/done.json").read_text()) for task in TASKS}
+        rows = read_rows(run.path / "results.jsonl")
+        held_out = {r.task: r.n for r in rows if (r.stage, r.split, r.metric) == ("single", "selection", "score")}
+        expected = best_rungs({task: found["curve"] for task, found in done.items()}, held_out, borrow=50)
+        assert {task: found["chosen"] for task, found in done.items()} == expected
 
 
 def test_every_baseline_is_judged_and_the_first_one_decides(place, study):
