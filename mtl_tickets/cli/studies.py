@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,6 +55,8 @@ def study(
 
 
 def _show(console: Console, point: StudyPoint) -> None:
+    from mtl_tickets.report.verdict_content import in_short
+
     console.print()
     if point.name:
         console.print(point.name, style="bold", markup=False)
@@ -63,24 +66,35 @@ def _show(console: Console, point: StudyPoint) -> None:
     for text in point.report.missing:
         console.print(text, style="yellow", markup=False, soft_wrap=True)
     for number, judgement in enumerate(point.report.judgements):
-        if number == 0:
-            console.print(_table(point.report, judgement))
-        console.print(f"against {judgement.baseline}", style="bold", markup=False)
+        if number > 0:  # the report says it comparison by comparison
+            console.print(in_short(judgement), markup=False, soft_wrap=True)
+            continue
+        console.print(_table(point.report, judgement, console.width))
+        console.print()
+        console.print(in_short(judgement), style="bold", markup=False, soft_wrap=True)
         for item in judgement.average:
             console.print(f"- {item.sentence}", markup=False, soft_wrap=True)
 
 
-def _table(report: ReportData, judgement: Judgement) -> Table:
+def _table(report: ReportData, judgement: Judgement, width: int) -> Table:
+    """Without the bounds of intervals where there is no room for them; the sentences below have them."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from mtl_tickets.report.standings import BASELINE, HEADINGS, standings
+    from mtl_tickets.report.standings import BASELINE, HEADINGS, NARROW, standings
 
+    found = standings(report, judgement)
+    wide = _width(HEADINGS, [item.cells() for item in found]) <= width
     view = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
-    for number, heading in enumerate(HEADINGS):
-        view.add_column(heading, justify="right" if 0 < number < len(HEADINGS) - 1 else "left", no_wrap=True)
+    for number, heading in enumerate(HEADINGS if wide else NARROW):
+        view.add_column(heading, justify="right" if 0 < number < len(HEADINGS) - 1 else "left", no_wrap=number > 0)
     styles = {"better": "bold green", "worse": "red", BASELINE: "dim"}
-    for item in standings(report, judgement):
-        view.add_row(*map(Text, item.cells()), style=styles.get(item.outcome, ""))
+    for item in found:
+        view.add_row(*map(Text, item.cells(bounds=wide)), style=styles.get(item.outcome, ""))
     return view
+
+
+def _width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """With three blanks between columns."""
+    return sum(max(map(len, column)) for column in zip(headings, *rows, strict=True)) + 3 * (len(headings) - 1)

@@ -36,6 +36,8 @@ class ChoiceSettings(Settings):
 def best_rungs(curves: Mapping[str, Curve], rows: Mapping[str, int], borrow: float = 0.0) -> dict[str, str]:
     """task -> its rung. ``rows``: how many each task's scores are of; curves may lack rungs, but not the whole encoder.
 
+    Every task should have every rung: where rungs were stopped early, those that are left were chosen by luck too.
+
     A rung k of task t is worth (n_t d_t(k) + borrow * D_t(k)) / (n_t + borrow), d_t(k) being its score less that of
     the whole encoder and D_t(k) the mean of d_u(k) over the other tasks that have the rung, weighed by their rows; 0
     where no other task has it. Of equals the smallest ticket, which stands last, is chosen. The order of tasks does

@@ -102,6 +102,16 @@ class SuperTickets(RecipeSettings):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _all_rungs_are_there_to_borrow(self) -> Self:
+        if self.choice.borrow and self.search.kind == "halving":
+            rule = (
+                "halving leaves a rung to the tasks it went well for, and what the others would have found is not "
+                "known: with search.kind: halving it must be 0"
+            )
+            raise InvalidSetting([Problem(rule, place="choice.borrow", found=self.choice.borrow)])
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _fixed_batches_come_once(self) -> Self:
         if self.multi.as_single and self.compat.fixed_batches:
             rule = (

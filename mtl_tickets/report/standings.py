@@ -9,6 +9,7 @@ from mtl_tickets.report.tables import AVERAGE, NOT_APPLICABLE, REMAINING, Cell
 from mtl_tickets.report.words import p_value
 
 HEADINGS = ("rule", "average", "kept %", "difference [95 %]", "p (Holm)", "verdict")
+NARROW = ("rule", "average", "kept %", "difference", "p (Holm)", "verdict")
 BASELINE = "baseline"
 
 
@@ -25,13 +26,14 @@ class Standing:
     def outcome(self) -> str:
         return self.against.outcome if self.against else BASELINE
 
-    def cells(self) -> tuple[str, str, str, str, str, str]:
-        """Under :data:`HEADINGS`."""
+    def cells(self, bounds: bool = True) -> tuple[str, str, str, str, str, str]:
+        """Under :data:`HEADINGS`, or without the bounds of the interval under :data:`NARROW`."""
         found = self.against
         if found is None:
             return self.heading, str(self.average), str(self.kept), NOT_APPLICABLE, NOT_APPLICABLE, BASELINE
-        bounds = "" if found.low is None or found.high is None else f" [{found.low:+.2f}, {found.high:+.2f}]"
-        difference = f"{found.difference:+.2f}{bounds}"
+        difference = f"{found.difference:+.2f}"
+        if bounds and found.low is not None and found.high is not None:
+            difference += f" [{found.low:+.2f}, {found.high:+.2f}]"
         return self.heading, str(self.average), str(self.kept), difference, p_value(found.p), found.outcome
 
 

@@ -7,7 +7,9 @@ import signal
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from mtl_tickets.cli import app
 from mtl_tickets.evaluation.records import read_rows
 from mtl_tickets.experiment import load_experiment
 from mtl_tickets.progress import Silent
@@ -172,6 +174,19 @@ def test_every_baseline_is_judged_and_the_first_one_decides(place, study):
     report = gather_study(asked.folder).points[0].report
     assert [judgement.baseline for judgement in report.judgements] == ["own", "dense", "single-task"]
     run_study(study)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_command_shows_the_table_whole_and_writes_the_report(study, place, width):
+    asked = ["study", str(place / "study.yaml"), "--set", f"output={place / 'once'}", "--table"]
+    shown = CliRunner().invoke(app, asked, env={"COLUMNS": str(width)})
+    assert shown.exit_code == 0, shown.output
+    assert "…" not in shown.stdout
+    report = gather_study(study.folder).points[0].report
+    for item in standings(report, report.judgements[0]):
+        assert any(all(cell in line for cell in item.cells(bounds=False)) for line in shown.stdout.splitlines())
+    assert str(study.folder / "report.html") in shown.stdout
+    assert (study.folder / "report.html").is_file() and (study.points[1].loaded.folder / "report.html").is_file()
 
 
 def what_is_said(study):
