@@ -78,6 +78,11 @@ def read_yaml(path: Path, search: Sequence[Path] = ()) -> Document:
     return _read(path, search, ())
 
 
+def one_line(value: Any) -> str:
+    """A value as YAML in one line, as after ``--set``."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False).removesuffix("...\n").strip()
+
+
 def dotted(path: Sequence[str | int]) -> str:
     """``("tasks", 0, "name")`` -> ``tasks[0].name``"""
     text = ""

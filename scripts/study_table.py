@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from mtl_tickets.errors import MtlTicketsError
 from mtl_tickets.report.choice_content import honest_choice
 from mtl_tickets.report.data import Difference, ReportData
-from mtl_tickets.report.document import Bullets, plain
+from mtl_tickets.report.document import Bullets, Paragraph, plain
 from mtl_tickets.report.standings import HEADINGS, standings
 from mtl_tickets.report.study import StudyData, gather_study
 from mtl_tickets.report.tables import escaped, markdown
 
 
 def study_table(study: StudyData, command: str) -> str:
-    parts = [f"# {escaped(study.description)}", f"```bash\n{command}\n```"]
+    parts = [f"# {escaped(study.description or study.name)}", f"```bash\n{command}\n```"]
     for point in study.points:
         if len(study.points) > 1:
             parts.append(f"## {escaped(point.name)}")
@@ -47,8 +47,11 @@ def _point(report: ReportData) -> Iterable[str]:
         yield markdown(report.scores).strip()
     yield "\n".join(f"- {escaped(label)}: {escaped(text)}" for label, text in report.notes.items())
     yield "What choosing on dev would have added:"
-    lists = [block for block in honest_choice(report) if isinstance(block, Bullets)]
-    yield "\n".join(f"- {escaped(plain(item))}" for block in lists for item in block.items)
+    for block in honest_choice(report):
+        if isinstance(block, Bullets):
+            yield "\n".join(f"- {escaped(plain(item))}" for item in block.items)
+        elif isinstance(block, Paragraph):
+            yield escaped(plain(block.text))
 
 
 def _sentences(items: Iterable[Difference]) -> str:

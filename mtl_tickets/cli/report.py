@@ -17,7 +17,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="An experiment folder, or one run of it (seed-N).")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A study, an experiment folder, or one run of it (seed-N).")
+    ],
 ) -> None:
     """Write what a run found as report.html (one file), report.md and figures/, into its folder."""
     with err().status("reading the runs"):

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
+from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.files import written_whole
 from mtl_tickets.model.fork import Fork
 from mtl_tickets.model.multitask import MultiTaskModel
@@ -102,3 +104,18 @@ def save_predictions(path: Path, evaluation: Evaluation) -> None:
     """Keeps logits and gold labels, so that paired tests over examples need no second run."""
     with written_whole(path) as part:
         save_file({"logits": evaluation.logits, "labels": np.ascontiguousarray(evaluation.labels)}, part)
+
+
+def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Logits ``[rows, outputs]`` and labels ``[rows]``, as :func:`save_predictions` keeps them. Raises
+    :class:`CheckpointError` naming a file that holds anything else."""
+    try:
+        kept = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(Problem(f"must be a safetensors file ({error})", file=str(path))) from None
+    shapes = {name: list(array.shape) for name, array in kept.items()}
+    logits, labels = kept.get("logits"), kept.get("labels")
+    if logits is None or labels is None or logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        rule = "must have logits [rows, outputs] and as many labels"
+        raise CheckpointError(Problem(rule, file=str(path), found=shapes))
+    return logits, labels

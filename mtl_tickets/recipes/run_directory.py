@@ -77,10 +77,11 @@ class RunDirectory:
                         hint="add --resume to go on where it stopped, or --restart to throw it away",
                     )
                 )
-            if not (self.path / "config.yaml").exists():
-                self._write_config()
+            # the configuration makes a folder a run: what is read of every run is there before it
             if not self.finished:
                 self._write_record(finished=None)
+            if not (self.path / "config.yaml").exists():
+                self._write_config()
             yield
 
     def _throw_away(self) -> None:

@@ -126,7 +126,10 @@ class SuperTickets(RecipeSettings):
         return ("yardsticks", "single", "scores", "ladder", "choose", "share", "multi", *last)
 
     def columns(self) -> dict[str, str]:
-        headings = {f"yardstick/{name}": name.replace("_", " ") for name in self.yardsticks}
+        headings = {
+            f"yardstick/{name}": name.replace("_", " ") + (" (yardstick)" if name in self.rules else "")
+            for name in self.yardsticks
+        }
         headings |= {"single": "single-task", "multi/dense": "dense multi-task"}
         names = {"own": "own tickets"}
         return headings | {f"multi/{name}": names.get(name, str(rule)) for name, rule in self.rules.items()}

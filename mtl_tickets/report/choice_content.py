@@ -14,7 +14,8 @@ from mtl_tickets.report.words import mean, over
 def honest_choice(data: ReportData) -> Iterable[Block]:
     found = data.optimism
     if found is None:
-        yield Paragraph("What every task chose its rung from is not there yet.")
+        kept = "is not there yet" if data.missing else "was not kept by these runs"
+        yield Paragraph(f"What every task chose its rung from {kept}.")
         return
     if found.on_dev:
         yield Paragraph(
@@ -23,9 +24,9 @@ def honest_choice(data: ReportData) -> Iterable[Block]:
         )
         return
     yield Paragraph(
-        "Rungs are chosen by their scores on rows that are held out of training, and reported on dev. Had they been "
-        "chosen on dev, the best dev score would stand in every table: it is never below the score reported here, by "
-        "construction, and above it by the points below."
+        "Rungs are chosen by their scores on rows that are held out of training, and reported on dev. Chosen on dev, "
+        "each task's rung would be the one with the best dev score among the ladder's single-task models: by "
+        "construction never below the one that was chosen, and above it by the points below."
     )
     if not data.all_rungs:
         yield Paragraph("Rungs that were stopped early are no candidates of either choice.")
@@ -35,7 +36,8 @@ def honest_choice(data: ReportData) -> Iterable[Block]:
     yield Bullets(tuple(items))
     yield _by_task(found, data.seeds)
     yield Paragraph(
-        "So much the published protocol (selection: dev) would have added to the scores. Part of it is luck with these "
+        "So much the published protocol (selection: dev) would have added to the scores of the chosen rungs; what "
+        "their tickets would have made of the multi-task models is not measured. Part of it is luck with these "
         "dev rows, which does not come again on others; part may be a better choice, as held-out rows are few. Dev "
         "scores cannot tell the two apart, so that those of what dev has chosen are too high. The scores of this "
         "report are those of what held-out rows chose. Who takes the rule with the best dev average from the table of "

@@ -7,7 +7,7 @@ has not is an error. A run that is not finished is reported as far as it got, an
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,15 @@ DENSE, SINGLE = "multi/dense", "single"
 SCORED = ("score", "remaining")
 
 
-def gather(place: str | Path, baselines: Sequence[str] = ("dense",)) -> ReportData:
+def gather(place: str | Path, baselines: Sequence[str] = ("dense",), seeds: Sequence[int] | None = None) -> ReportData:
     """What there is to say about the experiment folder, or the single run, at ``place``. ``baselines``: the rules that
-    all others are held against, each with a correction of its own; the first decides.
+    all others are held against, each with a correction of its own; the first decides. ``seeds``: those that count, None
+    for all there are.
 
     Raises :class:`CheckpointError` where there is no run, none has begun, or a row is missing.
     """
     place = Path(place)
-    runs = read_runs(place)
+    runs = [run for run in read_runs(place) if seeds is None or run.seed in seeds]
     begun = [run for run in runs if run.begun]
     if not begun:
         raise CheckpointError(Problem("no run has begun here: there is nothing to report yet", file=str(place)))
@@ -43,23 +44,24 @@ def gather(place: str | Path, baselines: Sequence[str] = ("dense",)) -> ReportDa
     first = used[0]
     methods = tuple(Method(stage, headings[stage], _name(stage)) for stage in stages)
     rows = [row for run in used for row in run.rows if row.metric in SCORED]
-    seeds = tuple(run.seed for run in used)
+    shown_seeds = tuple(run.seed for run in used)
     learned = {task: first.splits[task] for task in first.learned}
     extra = {task: splits for task, splits in first.splits.items() if task not in learned}
     shown = {method.stage: method.heading for method in methods}
-    scores = comparison(rows, shown, learned, seeds) if shown and learned else None
+    scores = comparison(rows, shown, learned, shown_seeds) if shown and learned else None
     judged = judgements(scores, methods, [f"multi/{name}" for name in baselines]) if scores else ()
     models = any(not stage.startswith("yardstick/") for stage in stages)
     all_rungs = getattr(getattr(recipe, "search", None), "kind", "all") == "all"
     alone = (place / "config.yaml").is_file()
+    asked = () if alone else first.experiment.seeds if seeds is None else seeds
     return ReportData(
         name=first.record["name"] if alone else place.resolve().name,
         description=first.experiment.description,
         recipe=recipe.kind,
         methods=methods,
-        seeds=seeds,
+        seeds=shown_seeds,
         scores=scores,
-        extra=evaluation_only(rows, shown, extra, seeds) if extra and models else None,
+        extra=evaluation_only(rows, shown, extra, shown_seeds) if extra and models else None,
         judgements=judged,
         on_rows=on_rows(used, methods, {item.baseline: [m.method for m in item.average] for item in judged}),
         ladders=ladders(used, all_rungs),
@@ -69,7 +71,7 @@ def gather(place: str | Path, baselines: Sequence[str] = ("dense",)) -> ReportDa
         courses=courses(used, methods),
         costs=costs(used, methods),
         notes=_notes(first, used),
-        missing=tuple(_missing(runs, used, headings, stages, alone)),
+        missing=tuple(_missing(runs, used, headings, stages, asked)),
         tasks=tuple(_task(first, used, task) for task in first.splits),
         runs=tuple(_seed(run) for run in runs),
         config=(first.path / "config.yaml").read_text(encoding="utf-8"),
@@ -153,9 +155,9 @@ def _notes(first: Run, used: Sequence[Run]) -> Mapping[str, str]:
 
 
 def _missing(
-    runs: Sequence[Run], used: Sequence[Run], headings: Mapping[str, str], stages: Sequence[str], alone: bool
+    runs: Sequence[Run], used: Sequence[Run], headings: Mapping[str, str], stages: Sequence[str], asked: Iterable[int]
 ) -> list[str]:
-    """What is not there yet, in sentences. ``alone``: one run was asked for, whatever others there are."""
+    """What is not there yet, in sentences. ``asked``: the seeds there should be."""
     found = []
     for run in runs:
         if not run.begun:
@@ -165,8 +167,7 @@ def _missing(
             so_far = f"it has {', '.join(done)}" if done else "it has no column of the table yet"
             where = "" if run in used else "; its numbers are not used here"
             found.append(f"Seed {run.seed} is not finished: {so_far}{where}.")
-    asked = set() if alone else set(used[0].experiment.seeds)
-    if unseen := sorted(asked - {run.seed for run in runs}):
+    if unseen := sorted(set(asked) - {run.seed for run in runs}):
         found.append(f"Seeds of the configuration that have no run yet: {', '.join(map(str, unseen))}.")
     if absent := [heading for stage, heading in headings.items() if stage not in stages]:
         found.append(f"Columns that are not there yet: {', '.join(absent)}.")

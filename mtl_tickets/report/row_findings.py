@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from mtl_tickets.errors import InputError
+from mtl_tickets.evaluation.evaluate import read_predictions
 from mtl_tickets.evaluation.mcnemar import McNemar, mcnemar
 from mtl_tickets.evaluation.row_tests import Resampled, RowSet, enough_resamples, resample
 from mtl_tickets.evaluation.statistics import holm
@@ -105,9 +105,8 @@ def _set(runs: Sequence[Run], stages: Mapping[str, str], task: str, split: str, 
         for run in runs:
             file = _file(run, stage, task, split)
             assert file is not None  # the others are left out
-            kept = load_file(file)
-            made = kept["logits"][:, 0] if regression else kept["logits"].argmax(-1)
-            answers.setdefault(name, {})[run.seed] = made, kept["labels"]
+            logits, labels = read_predictions(file)
+            answers.setdefault(name, {})[run.seed] = (logits[:, 0] if regression else logits.argmax(-1)), labels
     return RowSet.of(task, split, [name for name in metrics if METRICS.get(name).in_score], answers)
 
 

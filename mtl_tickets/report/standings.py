@@ -8,8 +8,8 @@ from mtl_tickets.report.data import Difference, Judgement, ReportData
 from mtl_tickets.report.tables import AVERAGE, NOT_APPLICABLE, REMAINING, Cell
 from mtl_tickets.report.words import p_value
 
-HEADINGS = ("rule", "average", "kept %", "difference [95 %]", "p (Holm)", "verdict")
-NARROW = ("rule", "average", "kept %", "difference", "p (Holm)", "verdict")
+HEADINGS = ("method", "average", "kept %", "difference [95 %]", "p (Holm)", "verdict")
+NARROW = ("method", "average", "kept %", "difference", "p (Holm)", "verdict")
 BASELINE = "baseline"
 
 

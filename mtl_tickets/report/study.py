@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pydantic
 import yaml
 
+from mtl_tickets.documents import one_line
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.files import read_json
 from mtl_tickets.locate import STUDY
@@ -40,39 +41,83 @@ class StudyData:
     file: str
 
 
+class _Settings(pydantic.BaseModel):
+    """Of the study's own settings those that a report needs."""
+
+    description: str
+    experiment: str
+    seeds: tuple[int, ...]
+    baselines: tuple[str, ...] = pydantic.Field(min_length=1)
+
+
+class _Place(pydantic.BaseModel):
+    name: str
+    values: dict[str, Any]
+    folder: str
+
+    @pydantic.field_validator("folder")
+    @classmethod
+    def _within(cls, folder: str) -> str:
+        path = PurePosixPath(folder)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError("must not lead out of the study")
+        return str(path)
+
+
+class _Index(pydantic.BaseModel):
+    settings: _Settings
+    points: tuple[_Place, ...] = pydantic.Field(min_length=1)
+
+
 def gather_study(place: str | Path) -> StudyData:
-    """What there is of the study at ``place``, as far as it got.
+    """What there is of the study at ``place``, as far as it got: the runs of its seeds.
 
     Raises :class:`CheckpointError` where the folder is no study's, its index is broken, or a run lacks a row.
     """
     place = Path(place)
-    content = read_json(place / STUDY)
+    index = _index(place)
+    settings = index.settings
+    return StudyData(
+        name=place.resolve().name,
+        description=settings.description,
+        experiment=settings.experiment,
+        seeds=settings.seeds,
+        baselines=settings.baselines,
+        points=tuple(_point(place, point, settings) for point in index.points),
+        file=yaml.safe_dump(_settings_as_written(place), sort_keys=False, allow_unicode=True),
+    )
+
+
+def baselines_of(place: Path) -> tuple[str, ...] | None:
+    """Those of the study that the experiment folder at ``place`` is a point of; None where it is of none."""
+    above = place.resolve().parents
+    if len(above) < 2 or not (above[1] / STUDY).is_file():
+        return None
+    return _index(above[1]).settings.baselines
+
+
+def _index(place: Path) -> _Index:
     try:
-        settings, points = dict(content["settings"]), list(content["points"])  # type: ignore[index]
-        baselines = tuple(map(str, settings["baselines"]))
-        return StudyData(
-            name=place.resolve().name,
-            description=str(settings["description"]),
-            experiment=str(settings["experiment"]),
-            seeds=tuple(map(int, settings["seeds"])),
-            baselines=baselines,
-            points=tuple(_point(place, dict(point), baselines) for point in points),
-            file=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        rule = f"must be the index of a study, as mtl-tickets study writes it ({type(error).__name__}: {error})"
-        raise CheckpointError(Problem(rule, file=str(place / STUDY))) from None
+        return _Index.model_validate(read_json(place / STUDY))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(
+            Problem(
+                f"must be the index of a study ({first['msg']})",
+                file=str(place / STUDY),
+                place=".".join(map(str, first["loc"])),
+                hint="mtl-tickets study STUDY --table writes it anew",
+            )
+        ) from None
 
 
-def _point(place: Path, point: dict[str, Any], baselines: Sequence[str]) -> StudyPoint:
-    folder = PurePosixPath(point["folder"])
-    if folder.is_absolute() or ".." in folder.parts:
-        raise ValueError(f"folder {str(folder)!r} leads out of the study")
-    begun = any((place / folder).glob("seed-*/inputs.json"))
-    values = {str(key): _yaml(value) for key, value in dict(point["values"]).items()}
-    report = gather(place / folder, baselines) if begun else None
-    return StudyPoint(str(point["name"]), values, str(folder), report)
+def _settings_as_written(place: Path) -> Any:
+    content = read_json(place / STUDY)
+    return content["settings"] if isinstance(content, dict) else None
 
 
-def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False).removesuffix("...\n").strip()
+def _point(place: Path, point: _Place, settings: _Settings) -> StudyPoint:
+    begun = any((place / point.folder / f"seed-{seed}" / "inputs.json").is_file() for seed in settings.seeds)
+    values = {key: one_line(value) for key, value in point.values.items()}
+    report = gather(place / point.folder, settings.baselines, settings.seeds) if begun else None
+    return StudyPoint(point.name, values, point.folder, report)

@@ -41,6 +41,8 @@ from mtl_tickets.report.words import count, numbers
 Numbered = Sequence[tuple[str, StudyPoint]]
 """Points with what tables call them."""
 
+Judged = Sequence[tuple[str, StudyPoint, ReportData, Judgement]]
+
 
 def study_document(study: StudyData) -> Document:
     if len(study.points) == 1 and (alone := study.points[0].report) is not None:
@@ -51,15 +53,16 @@ def study_document(study: StudyData) -> Document:
     lead.append(Paragraph(("Study of ", Code(study.experiment), f": {size}.")))
     missing = [(name, point) for name, point in points if point.report is None or point.report.missing]
     if missing:
-        text = f"{listed_names(missing)} of {count(len(points), 'point')}: see Points."
-        lead.append(Paragraph((Strong("This study is unfinished. "), f"Runs are missing at {text}"), True))
+        names = ", ".join(name for name, _ in missing)
+        lead.append(Paragraph((Strong("This study is unfinished. "), f"Runs are missing: {names}; see Points."), True))
+    judged = _judged(points, study.baselines[0])
     return Document(
         Said(study.name),
         tuple(lead),
         (
-            Section("verdict", "Verdict", tuple(_verdict(points))),
+            Section("verdict", "Verdict", tuple(_verdict(judged))),
             Section("points", "Points", tuple(_points(points))),
-            Section("rules", "Rules", tuple(_rules(points))),
+            Section("rules", "Rules", tuple(_rules(judged))),
             Section("run", "What was run", tuple(_what_was_run(study))),
         ),
     )
@@ -71,20 +74,18 @@ def _of_one(study: StudyData, report: ReportData) -> Document:
     return replace(made, sections=(*others, replace(last, blocks=(*last.blocks, *_what_was_run(study)))))
 
 
-def listed_names(points: Numbered) -> str:
-    return ", ".join(name for name, _ in points)
-
-
-def _judged(points: Numbered) -> list[tuple[str, StudyPoint, ReportData, Judgement]]:
+def _judged(points: Numbered, baseline: str) -> Judged:
+    """The points that are held against the study's first baseline already."""
     return [
-        (name, point, point.report, point.report.judgements[0])
+        (name, point, point.report, judgement)
         for name, point in points
-        if point.report is not None and point.report.judgements
+        if point.report is not None
+        for judgement in point.report.judgements
+        if judgement.baseline == baseline
     ]
 
 
-def _verdict(points: Numbered) -> Iterable[Block]:
-    judged = _judged(points)
+def _verdict(judged: Judged) -> Iterable[Block]:
     if not judged:
         yield Paragraph("There is nothing to compare yet: a verdict needs a multi-task model and a baseline.")
         return
@@ -129,8 +130,7 @@ def _seeds_of(point: StudyPoint) -> str:
     return numbers(point.report.seeds) + (" (unfinished)" if point.report.missing else "")
 
 
-def _rules(points: Numbered) -> Iterable[Block]:
-    judged = _judged(points)
+def _rules(judged: Judged) -> Iterable[Block]:
     if not judged:
         yield Paragraph("No column of any table is complete yet.")
         return
@@ -140,19 +140,19 @@ def _rules(points: Numbered) -> Iterable[Block]:
         yield Fold(f"{name}, from best to worst", (Paragraph(Said(point.name)), standings_table(report, judgement)))
 
 
-def _averages(judged: Sequence[tuple[str, StudyPoint, ReportData, Judgement]]) -> Table:
+def _averages(judged: Judged) -> Table:
     by_heading: dict[str, dict[str, tuple[str, bool]]] = {}
     for name, _, report, _ in judged:
         assert report.scores is not None  # there is a judgement
         best = report.scores.best(AVERAGE)
-        for heading, cell in zip(report.scores.headings, report.scores.lines[AVERAGE], strict=True):
+        for method, cell in zip(report.methods, report.scores.lines[AVERAGE], strict=True):
             is_best = best is not None and bool(cell.values) and round(cell.mean, 1) == best
-            by_heading.setdefault(heading, {})[name] = (str(cell), is_best)
+            by_heading.setdefault(method.heading, {})[name] = (str(cell), is_best)
     caption = "Average over tasks, mean ± standard deviation over seeds; ★ the best of a point"
     return _side_by_side(caption, judged, by_heading)
 
 
-def _differences(judged: Sequence[tuple[str, StudyPoint, ReportData, Judgement]]) -> Table:
+def _differences(judged: Judged) -> Table:
     by_rule: dict[str, dict[str, tuple[str, bool]]] = {}
     for name, _, _, judgement in judged:
         for item in judgement.average:
@@ -167,16 +167,16 @@ def _differences(judged: Sequence[tuple[str, StudyPoint, ReportData, Judgement]]
 
 def _side_by_side(
     caption: str,
-    judged: Sequence[tuple[str, StudyPoint, ReportData, Judgement]],
+    judged: Judged,
     cells: dict[str, dict[str, tuple[str, bool]]],
 ) -> Table:
-    """One line for each rule, one column for each point."""
+    """One line for each method, one column for each point."""
     names = [name for name, *_ in judged]
     rows = tuple(
         TableRow(Said(rule), tuple(TableCell(*of_point.get(name, (NOT_APPLICABLE, False))) for name in names))
         for rule, of_point in cells.items()
     )
-    return Table(caption, ("rule", *names), rows)
+    return Table(caption, ("method", *names), rows)
 
 
 def _what_was_run(study: StudyData) -> Iterable[Block]:
@@ -185,7 +185,7 @@ def _what_was_run(study: StudyData) -> Iterable[Block]:
         (
             "Points and seeds are runs of ",
             Code(study.experiment),
-            ", each with the settings below; what they have in common was computed once and taken over.",
+            ", each with the settings below; what they have in common is computed once and taken over.",
         )
     )
     yield Fold("Settings of the study", (Listing(study.file, "study"),))

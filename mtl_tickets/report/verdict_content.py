@@ -66,7 +66,10 @@ def _said(item: Difference) -> Text:
 def in_short(judgement: Judgement) -> str:
     items, baseline = judgement.average, judgement.baseline
     if all(item.outcome == "one seed" for item in items):
-        return f"One seed: no test over seeds is possible, and nothing is shown about any difference to {baseline}."
+        return (
+            f"One seed: no test over seeds is possible, so that no method is shown to differ from {baseline}. What "
+            "these very models do on other rows is under Scores."
+        )
     better, worse = ([item.method for item in items if item.outcome == word] for word in ("better", "worse"))
     parts = [f"{listed(better)} {is_or_are(better)} better than {baseline}"] if better else []
     parts += [f"{listed(worse)} {is_or_are(worse)} worse than {baseline}"] if worse else []

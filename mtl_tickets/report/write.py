@@ -11,7 +11,7 @@ from mtl_tickets.report.document import Document, drawings
 from mtl_tickets.report.gather import gather
 from mtl_tickets.report.html import page
 from mtl_tickets.report.markdown import markdown
-from mtl_tickets.report.study import StudyData, gather_study
+from mtl_tickets.report.study import StudyData, baselines_of, gather_study
 from mtl_tickets.report.study_content import study_document
 
 HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
@@ -27,7 +27,7 @@ def write_report(place: str | Path) -> Path:
     place = Path(place)
     if (place / STUDY).is_file():
         return write_study(gather_study(place), place)
-    return write(document(gather(place)), place)
+    return write(document(gather(place, baselines_of(place) or ("dense",))), place)
 
 
 def write_study(study: StudyData, folder: Path) -> Path:

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pydantic
-import yaml
 
+from mtl_tickets.documents import one_line
 from mtl_tickets.errors import ConfigError, Problem, nearest
 from mtl_tickets.experiment import Loaded, load_experiment
 from mtl_tickets.files import digest
@@ -85,7 +85,7 @@ class Point:
     @property
     def name(self) -> str:
         """``limit.train=250, recipe.train.batches.regime=mixed``; of a study without a grid: empty."""
-        return ", ".join(f"{key}={_yaml(value)}" for key, value in self.values.items())
+        return ", ".join(f"{key}={one_line(value)}" for key, value in self.values.items())
 
 
 @dataclass
@@ -134,7 +134,7 @@ def load_study(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Study
     points: list[Point] = []
     for combination in itertools.product(*settings.grid.values()):
         values = dict(zip(settings.grid, combination, strict=True))
-        assignments = [f"{key}={_yaml(value)}" for key, value in {**everywhere, **values}.items()]
+        assignments = [f"{key}={one_line(value)}" for key, value in {**everywhere, **values}.items()]
         try:
             points.append(Point(values, load_experiment(base, assignments)))
         except ConfigError as error:
@@ -143,16 +143,25 @@ def load_study(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Study
     if twins:
         rule = "two points of the grid come to the same settings"
         raise ConfigError(document.problem(("grid",), rule, f"{twins[0].name} and {twins[1].name}"))
-    _check_baselines(settings, points[0], document)
+    _check_baselines(settings, points, document)
     study = Study(settings, points, str(path))
     study.points = [Point(point.values, point.loaded.moved_to(study.folder / "runs")) for point in points]
     return study
 
 
-def _check_baselines(settings: StudySettings, point: Point, document: Document) -> None:
-    known = [stage.removeprefix("multi/") for stage in point.loaded.experiment.recipe.columns() if "multi/" in stage]
+def _check_baselines(settings: StudySettings, points: Sequence[Point], document: Document) -> None:
+    """Every point must have every baseline, so that differences are of the same thing everywhere."""
+    rules = [
+        {
+            stage.removeprefix("multi/")
+            for stage in point.loaded.experiment.recipe.columns()
+            if stage.startswith("multi/")
+        }
+        for point in points
+    ]
+    known = sorted(set.intersection(*rules))
     problems = [
-        document.problem(("baselines", i), "must be one of the rules, each only once", name, nearest(name, known))
+        document.problem(("baselines", i), "must be a rule of every point, each only once", name, nearest(name, known))
         for i, name in enumerate(settings.baselines)
         if name not in known or name in settings.baselines[:i]
     ]
@@ -191,8 +200,3 @@ def _in_the_study(problem: Problem, document: Document, values: dict[Key, Any]) 
                 if at == key or at.startswith((f"{key}.", f"{key}[")):
                     return document.problem((room, key), problem.rule, problem.found, problem.hint)
     return problem
-
-
-def _yaml(value: Any) -> str:
-    """A value in one line, as after ``--set``."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False).removesuffix("...\n").strip()

@@ -57,7 +57,7 @@ def test_a_restart_killed_at_any_moment_leaves_no_run_that_seems_whole(whole, tm
             except Killed:
                 pass
         left = tmp_path / "again" / "x-1" / "seed-1"
-        assert not (left / "record.json").exists()
+        assert not run_directory.run_finished(left)
         if (left / "stages").exists():
             assert (left / "stages" / "single" / "done.json").exists() and (left / "tickets").exists()
             with pytest.raises(CheckpointError, match="--resume"):

@@ -117,7 +117,7 @@ def test_a_run_that_did_not_keep_its_curves_says_so(world):
     run = world.write(1)
     (run / "stages/choose/rte/done.json").write_text('{"rows": []}', encoding="utf-8")
     data = gather(run)
-    assert data.optimism is None and "not there yet" in plain(next(iter(honest_choice(data))).text)
+    assert data.optimism is None and "was not kept" in plain(next(iter(honest_choice(data))).text)
 
 
 def test_where_dev_chose_the_numbers_are_optimistic_and_nothing_is_measured(tmp_path):

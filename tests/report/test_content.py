@@ -44,7 +44,8 @@ def inside(blocks) -> list:
         ),
         (
             ["one seed", "one seed"],
-            "One seed: no test over seeds is possible, and nothing is shown about any difference to dense.",
+            "One seed: no test over seeds is possible, so that no method is shown to differ from dense. What these "
+            "very models do on other rows is under Scores.",
         ),
     ],
 )

@@ -128,6 +128,20 @@ def test_rows_that_are_not_the_same_are_named_and_not_compared(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [b"", b"no safetensors", {"logits": np.zeros((80, 2))}, {"logits": np.zeros(80), "labels": np.zeros(80)}],
+    ids=["empty", "other bytes", "no labels", "one axis"],
+)
+def test_a_damaged_file_is_named_and_the_report_is_made(tmp_path, broken):
+    folder = new(tmp_path)
+    file = folder / "seed-1/stages/multi/union/predictions-calm-dev.safetensors"
+    file.write_bytes(broken) if isinstance(broken, bytes) else save_file(broken, file)
+    data = gather(folder)
+    assert data.on_rows.judgements == () and str(file) in data.on_rows.missing[0]
+    assert document(data)
+
+
 def test_old_runs_without_predictions_are_reported_as_before(tmp_path):
     world = World(tmp_path / "made")
     world.write(1)

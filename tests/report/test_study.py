@@ -63,11 +63,52 @@ def test_rules_stand_side_by_side_with_the_numbers_of_the_points(studied):
     found = gather_study(studied)
     rules = next(section for section in study_document(found).sections if section.name == "rules")
     averages = rules.blocks[0]
-    assert [plain(heading) for heading in averages.headings] == ["rule", "point 1", "point 2"]
+    assert [plain(heading) for heading in averages.headings] == ["method", "point 1", "point 2"]
     for row in averages.rows:
         for cell, point in zip(row.cells, found.points, strict=False):
             scores = point.report.scores
             assert plain(cell.text) == str(scores.lines["average"][scores.headings.index(plain(row.head))])
+
+
+def test_a_yardstick_and_a_rule_of_one_name_stay_apart(tmp_path):
+    for number in (0, 1):
+        World(tmp_path / "runs" / f"made-{number}", TASKS[:2], rules=("own", "majority")).write(1)
+    found = gather_study(write_study(tmp_path, [1, 2], seeds=[1]))
+    rules = next(section for section in study_document(found).sections if section.name == "rules")
+    rows = {plain(row.head): row for row in rules.blocks[0].rows}
+    scores = found.points[0].report.scores
+    assert len(rows) == len(found.points[0].report.methods) == len(set(scores.headings))
+    assert {"majority", "majority (yardstick)"} <= set(rows)
+    for heading, cell in zip(scores.headings, scores.lines["average"], strict=True):
+        assert plain(rows[heading].cells[0].text) == str(cell)
+
+
+def test_points_are_compared_with_the_study_s_first_baseline_or_not_at_all(tmp_path):
+    World(tmp_path / "runs" / "made-0", TASKS[:2]).write(1)
+    World(tmp_path / "runs" / "made-1", TASKS[:2], rules=("union",)).write(1)  # has no own
+    found = gather_study(write_study(tmp_path, [1, 2], baselines=["own"], seeds=[1]))
+    rules = next(section for section in study_document(found).sections if section.name == "rules")
+    averages, differences = rules.blocks[:2]
+    assert [plain(heading) for heading in differences.headings] == ["method", "point 1"]
+    assert "Differences to own" in plain(differences.caption) and len(averages.headings) == 2
+
+
+def test_only_the_study_s_seeds_count(tmp_path):
+    world = World(tmp_path / "runs" / "made-0", TASKS[:2])
+    for seed in (1, 2, 3):
+        world.write(seed)
+    report = gather_study(write_study(tmp_path, [1], seeds=[1, 3, 4])).points[0].report
+    assert report.seeds == (1, 3) and any("4" in text for text in report.missing)
+
+
+def test_a_point_reported_by_its_own_folder_keeps_the_study_s_baselines(tmp_path):
+    for number in (0, 1):
+        World(tmp_path / "runs" / f"made-{number}", TASKS[:2]).write(1)
+    write_study(tmp_path, [1, 2], baselines=["union"], seeds=[1])
+    write_report(tmp_path)
+    before = (tmp_path / "runs" / "made-0" / "report.html").read_bytes()
+    write_report(tmp_path / "runs" / "made-0")
+    assert (tmp_path / "runs" / "made-0" / "report.html").read_bytes() == before
 
 
 def test_the_report_of_one_point_is_that_point_s(tmp_path):
@@ -90,6 +131,9 @@ def test_the_report_of_one_point_is_that_point_s(tmp_path):
         "{}",
         "[]",
         '{"settings": {}, "points": []}',
+        '{"settings": {"description": "", "experiment": "", "seeds": [1], "baseline": "dense"}, "points": []}',
+        '{"settings": {"description": "", "experiment": "", "seeds": [1], "baselines": "dense"}, '
+        '"points": [{"name": "", "values": {}, "folder": "runs/a"}]}',
         '{"settings": {"description": "", "experiment": "", "seeds": [1], "baselines": ["dense"]}, '
         '"points": [{"name": "", "values": {}, "folder": "../elsewhere"}]}',
     ],

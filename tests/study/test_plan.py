@@ -108,3 +108,11 @@ def test_an_unknown_or_doubled_baseline_is_refused_before_anything_runs(tmp_path
         ("baselines[2]", "dense"),
     ]
     assert "union" in problems[0].hint
+
+
+def test_a_baseline_must_be_a_rule_of_every_point(tmp_path):
+    grid = {"recipe.sharing": [["own", "union"], ["union"]]}
+    with pytest.raises(ConfigError, match="every point") as missing:
+        load_study(write(tmp_path, grid=grid, baselines=["own"]))
+    assert missing.value.problems[0].found == "own"
+    load_study(write(tmp_path, grid=grid, baselines=["union"]))
