@@ -2,7 +2,8 @@
 
     python scripts/study_table.py studies/STUDY "COMMAND" > table.md
 
-COMMAND is what made the study, as it is to be shown. Numbers are those of the study's report.
+COMMAND is what made the study, as it is to be shown. Numbers are those of the study's report, which has the sentences
+about every baseline; here are those about the first.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ def _point(report: ReportData) -> Iterable[str]:
         lines = [f"| {' | '.join(HEADINGS)} |", "|---|" + "---:|" * 4 + "---|"]
         lines += [f"| {' | '.join(map(escaped, item.cells()))} |" for item in standings(report, judgement)]
         yield "\n".join(lines)
-    for judgement in report.judgements:
+    for judgement in report.judgements[:1]:
         yield f"Over seeds, against {escaped(judgement.baseline)}:"
         yield _sentences(judgement.average)
-    for on_rows in report.on_rows.judgements if report.on_rows else ():
+    for on_rows in report.on_rows.judgements[:1] if report.on_rows else ():
         yield f"Over rows, the trained models being fixed, against {escaped(on_rows.baseline)}:"
         yield _sentences(on_rows.average)
     if report.scores is not None:

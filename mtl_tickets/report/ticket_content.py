@@ -101,13 +101,18 @@ def _kept(found: Tickets) -> Table:
             mean(item.remaining),
             *(f"{mean(item.kept[part], int(len(found.seeds) > 1))} of {item.of[part]}" for part in parts),
         ]
-        rows.append(TableRow(Said(item.task), (*map(TableCell, cells), TableCell(Said("; ".join(item.notes))))))
+        rows.append(TableRow(Said(item.task), (*map(TableCell, cells), TableCell(Said(_origin(item.notes))))))
     return Table(
         f"What each task keeps under {found.rule}{over(found.seeds)}",
         ("task", REMAINING, *parts, "origin"),
         tuple(rows),
         frozenset({2 + len(parts)}),
     )
+
+
+def _origin(notes: Sequence[str]) -> str:
+    """Of many seeds the first says how; which rungs were chosen stands beside the ladders."""
+    return "; ".join(notes) if len(notes) < 3 else f"{notes[0]}; with other seeds {len(notes) - 1} others"
 
 
 def _remaining(item: TaskTicket) -> str:

@@ -16,8 +16,8 @@ def test_a_study_s_table_has_the_report_s_numbers_and_sentences(tmp_path):
     table = script("study_table").study_table(study, "mtl-tickets study made")
     assert "mtl-tickets study made" in table and "<script>" not in table
     for point in study.points:
-        for judgement in point.report.judgements:
-            assert all(item.sentence.partition(" (")[0] in table for item in judgement.average)
+        decides = point.report.judgements[0]
+        assert all(item.sentence.partition(" (")[0] in table for item in decides.average)
         for cell in point.report.scores.lines["average"]:
             assert str(cell) in table
     assert table.count("**Against dense**") == 2 == table.count("**Against own**")
