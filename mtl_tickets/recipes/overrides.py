@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Self
 
 import pydantic
 
+from mtl_tickets.errors import Problem
 from mtl_tickets.settings import Settings
 from mtl_tickets.training.loop import TrainSettings
 
@@ -38,3 +40,18 @@ class MultiOverride(TrainOverride):
         if self.as_single and self.epochs is not None:
             raise ValueError("as_single decides the epochs: give one of the two")
         return self
+
+
+def sizes_without_effect(overrides: Mapping[str, TrainOverride], tokens: int) -> list[Problem]:
+    """A problem for each override, by the place of its settings, that asks for a number of rows a batch where
+    ``tokens`` decide it."""
+    return [
+        Problem(
+            f"has no effect beside train.batches.tokens ({tokens}), which decides how many rows are in a batch",
+            place=f"{place}.batch_size",
+            found=override.batch_size,
+            hint="leave out one of them",
+        )
+        for place, override in overrides.items()
+        if override.batch_size is not None
+    ]

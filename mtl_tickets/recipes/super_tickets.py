@@ -21,7 +21,7 @@ from mtl_tickets.recipes.choice import WHOLE, ChoiceSettings, best_rungs
 from mtl_tickets.recipes.compat import CompatSettings
 from mtl_tickets.recipes.evidence import compare_gradients, learn_tickets, score_each, tall_scores
 from mtl_tickets.recipes.jobs import Learning, Scoring, Training
-from mtl_tickets.recipes.overrides import MultiOverride, TrainOverride
+from mtl_tickets.recipes.overrides import MultiOverride, TrainOverride, sizes_without_effect
 from mtl_tickets.recipes.search import SearchSettings, worth_finishing
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
 from mtl_tickets.scoring import ScoreSettings
@@ -87,16 +87,7 @@ class SuperTickets(RecipeSettings):
         if tokens is None or self.compat.fixed_batches:  # fixed batches are slices of a size, whatever tokens says
             return self
         overrides = {f"per_task.{task}": override for task, override in self.per_task.items()} | {"multi": self.multi}
-        problems = [
-            Problem(
-                f"has no effect beside train.batches.tokens ({tokens}), which decides how many rows are in a batch",
-                place=f"{place}.batch_size",
-                found=override.batch_size,
-                hint="leave out one of them",
-            )
-            for place, override in overrides.items()
-            if override.batch_size is not None
-        ]
+        problems = sizes_without_effect(overrides, tokens)
         if problems:
             raise InvalidSetting(problems)
         return self
