@@ -33,7 +33,7 @@ from mtl_tickets.report.document import (
 )
 from mtl_tickets.report.row_content import on_other_rows
 from mtl_tickets.report.run_content import cost, training, what_was_run
-from mtl_tickets.report.tables import AVERAGE, NOT_APPLICABLE, REMAINING, Cell, Comparison
+from mtl_tickets.report.tables import AVERAGE, NOT_APPLICABLE, REMAINING, Comparison
 from mtl_tickets.report.ticket_content import tickets
 from mtl_tickets.report.verdict_content import signed, verdict
 from mtl_tickets.report.words import count, mean, numbers, p_value
@@ -84,15 +84,10 @@ def _scores(data: ReportData) -> Iterable[Block]:
 def _comparison(table: Comparison, caption: str) -> Table:
     rows = []
     for name, cells in table.lines.items():
-        best = table.best(name)
-        shown = (TableCell(str(cell), _is_best(cell, best)) for cell in cells)
+        shown = (TableCell(str(cell), best) for cell, best in zip(cells, table.marked(name), strict=True))
         head: Text = name if name in (AVERAGE, REMAINING) else Said(name)
         rows.append(TableRow(head, tuple(shown), sums=name == AVERAGE))
     return Table(caption, ("task", *(Said(heading) for heading in table.headings)), tuple(rows))
-
-
-def _is_best(cell: Cell, best: float | None) -> bool:
-    return best is not None and bool(cell.values) and round(cell.mean, 1) == best
 
 
 def _differences(judgement: Judgement) -> Table:

@@ -11,7 +11,6 @@ from mtl_tickets.report.document import (
     Bullets,
     Fold,
     Heading,
-    Mark,
     Paragraph,
     Said,
     Strong,
@@ -20,7 +19,7 @@ from mtl_tickets.report.document import (
     TableRow,
 )
 from mtl_tickets.report.tables import AVERAGE
-from mtl_tickets.report.verdict_content import FEW
+from mtl_tickets.report.verdict_content import FEW, said
 from mtl_tickets.report.words import count, p_value
 
 
@@ -35,7 +34,7 @@ def on_other_rows(data: ReportData) -> Iterable[Block]:
         return
     yield Paragraph(_about(found, data.seeds))
     for i, judgement in enumerate(found.judgements):
-        every = Bullets(tuple((Mark(item.outcome), ": ", _sentence(item)) for item in judgement.average))
+        every = Bullets(tuple(map(said, judgement.average)))
         if i == 0 or len(every.items) <= FEW:
             yield Paragraph(Strong(f"Against {judgement.baseline}"))
             yield every
@@ -68,10 +67,6 @@ def _about(found: OnRows, seeds: Sequence[int]) -> str:
         often = ", ".join(f"{times:,} resamples of {task}" for task, times in found.undefined.items())
         said += f" A metric that is undefined counts as 0, as that of some model does in {often}."
     return said
-
-
-def _sentence(item: Difference) -> str:
-    return f"{item.sentence.removeprefix('not shown: ')}."
 
 
 def _by_task(judgement: RowJudgement, found: OnRows) -> Table:

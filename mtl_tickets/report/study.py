@@ -42,7 +42,9 @@ class StudyData:
 
 
 class _Settings(pydantic.BaseModel):
-    """Of the study's own settings those that a report needs."""
+    """Of the study's own settings those that a report needs; the others are kept to be shown."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
 
     description: str
     experiment: str
@@ -84,7 +86,7 @@ def gather_study(place: str | Path) -> StudyData:
         seeds=settings.seeds,
         baselines=settings.baselines,
         points=tuple(_point(place, point, settings) for point in index.points),
-        file=yaml.safe_dump(_settings_as_written(place), sort_keys=False, allow_unicode=True),
+        file=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
 
 
@@ -109,11 +111,6 @@ def _index(place: Path) -> _Index:
                 hint="mtl-tickets study STUDY --table writes it anew",
             )
         ) from None
-
-
-def _settings_as_written(place: Path) -> Any:
-    content = read_json(place / STUDY)
-    return content["settings"] if isinstance(content, dict) else None
 
 
 def _point(place: Path, point: _Place, settings: _Settings) -> StudyPoint:

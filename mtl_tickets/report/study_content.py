@@ -144,9 +144,8 @@ def _averages(judged: Judged) -> Table:
     by_heading: dict[str, dict[str, tuple[str, bool]]] = {}
     for name, _, report, _ in judged:
         assert report.scores is not None  # there is a judgement
-        best = report.scores.best(AVERAGE)
-        for method, cell in zip(report.methods, report.scores.lines[AVERAGE], strict=True):
-            is_best = best is not None and bool(cell.values) and round(cell.mean, 1) == best
+        cells = zip(report.methods, report.scores.lines[AVERAGE], report.scores.marked(AVERAGE), strict=True)
+        for method, cell, is_best in cells:
             by_heading.setdefault(method.heading, {})[name] = (str(cell), is_best)
     caption = "Average over tasks, mean ± standard deviation over seeds; ★ the best of a point"
     return _side_by_side(caption, judged, by_heading)

@@ -66,6 +66,13 @@ class Comparison:
         means = [round(cell.mean, 1) for cell in self.lines[line] if cell.values]
         return max(means) if line != REMAINING and len(set(means)) > 1 else None
 
+    def marked(self, line: str) -> tuple[bool, ...]:
+        """For each cell of a line whether it is its best, as printed."""
+        best = self.best(line)
+        return tuple(
+            best is not None and bool(cell.values) and round(cell.mean, 1) == best for cell in self.lines[line]
+        )
+
 
 def comparison(
     rows: Sequence[Row], columns: Mapping[str, str], splits: Mapping[str, Sequence[str]], seeds: Sequence[int]
@@ -179,18 +186,18 @@ def _block(table: Comparison, start: int, stop: int, widths: Sequence[int]) -> T
     for name, cells in table.lines.items():
         if name == AVERAGE:
             view.add_section()
-        best = table.best(name)
+        shown = zip(cells[start:stop], table.marked(name)[start:stop], strict=True)
         view.add_row(
             Text(name, style="dim" if name == REMAINING else ""),
-            *(Text(str(cell), style=_style(name, cell, best)) for cell in cells[start:stop]),
+            *(Text(str(cell), style=_style(name, cell, best)) for cell, best in shown),
         )
     return view
 
 
-def _style(line: str, cell: Cell, best: float | None) -> str:
+def _style(line: str, cell: Cell, best: bool) -> str:
     if line == REMAINING or not cell.values:
         return "dim"
-    return "bold green" if best is not None and round(cell.mean, 1) == best else ""
+    return "bold green" if best else ""
 
 
 # -- in a file ---------------------------------------------------------------------------------------------------------
@@ -203,11 +210,7 @@ def markdown(table: Comparison) -> str:
         "|---|" + "---:|" * len(table.headings),
     ]
     for name, cells in table.lines.items():
-        best = table.best(name)
-        texts = (
-            f"**{cell}**" if best is not None and cell.values and round(cell.mean, 1) == best else str(cell)
-            for cell in cells
-        )
+        texts = (f"**{cell}**" if best else str(cell) for cell, best in zip(cells, table.marked(name), strict=True))
         lines.append(f"| {escaped(name)} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 

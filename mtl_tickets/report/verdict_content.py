@@ -43,7 +43,7 @@ def verdict(data: ReportData) -> Iterable[Block]:
     for i, judgement in enumerate(data.judgements):
         what = BASELINES.get(judgement.baseline, "")
         yield Heading(f"Against {judgement.baseline}{what}")
-        every = Bullets(tuple(map(_said, judgement.average)))
+        every = Bullets(tuple(map(said, judgement.average)))
         if i == 0 or len(every.items) <= FEW:
             yield every
         else:
@@ -58,7 +58,8 @@ def verdict(data: ReportData) -> Iterable[Block]:
     )
 
 
-def _said(item: Difference) -> Text:
+def said(item: Difference) -> Text:
+    """A comparison as a sentence, with its mark where it was tested."""
     sentence = f"{item.sentence.removeprefix('not shown: ')}."
     return sentence if item.outcome == "one seed" else (Mark(item.outcome), ": ", sentence)
 
