@@ -42,9 +42,7 @@ class StudyData:
 
 
 class _Settings(pydantic.BaseModel):
-    """Of the study's own settings those that a report needs; the others are kept to be shown."""
-
-    model_config = pydantic.ConfigDict(extra="allow")
+    """Of the study's own settings those that a report needs."""
 
     description: str
     experiment: str
@@ -77,7 +75,8 @@ def gather_study(place: str | Path) -> StudyData:
     Raises :class:`CheckpointError` where the folder is no study's, its index is broken, or a run lacks a row.
     """
     place = Path(place)
-    index = _index(place)
+    content = read_json(place / STUDY)
+    index = _index(content, place)
     settings = index.settings
     return StudyData(
         name=place.resolve().name,
@@ -86,7 +85,7 @@ def gather_study(place: str | Path) -> StudyData:
         seeds=settings.seeds,
         baselines=settings.baselines,
         points=tuple(_point(place, point, settings) for point in index.points),
-        file=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        file=yaml.safe_dump(content["settings"], sort_keys=False, allow_unicode=True),  # type: ignore[index]
     )
 
 
@@ -95,12 +94,12 @@ def baselines_of(place: Path) -> tuple[str, ...] | None:
     above = place.resolve().parents
     if len(above) < 2 or not (above[1] / STUDY).is_file():
         return None
-    return _index(above[1]).settings.baselines
+    return _index(read_json(above[1] / STUDY), above[1]).settings.baselines
 
 
-def _index(place: Path) -> _Index:
+def _index(content: object, place: Path) -> _Index:
     try:
-        return _Index.model_validate(read_json(place / STUDY))
+        return _Index.model_validate(content)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(
