@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_tickets.documents import read_yaml
-from mtl_tickets.errors import CheckpointError, ConfigError, DataError, InputError, Problem, nearest
+from mtl_tickets.errors import CheckpointError, ConfigError, DataError, InputError, Problem, TicketError, nearest
 from mtl_tickets.tasks.sources import DataSettings, read_rows
 from mtl_tickets.tasks.sources.rows import choose_source
 from mtl_tickets.tasks.spec import TaskSpec, load_task, shipped_tasks, task_config_folder
 
 if TYPE_CHECKING:
+    from mtl_tickets.model.settings import EncoderSettings
     from mtl_tickets.tasks.sources import Rows
 
 Said = Callable[[str], object]
@@ -124,9 +125,14 @@ class _Check:
             "seeds": list(experiment.seeds),
             "writes to": str(loaded.folder),
         }
+        base = getattr(experiment.recipe, "base", None)
+        if base is not None:
+            facts["base"] = str(base)
         item = Checked(str(path), "experiment", experiment.name, facts)
         if self.data is not False:
             tokenizer = self._tokenizer(experiment.encoder.name, experiment.cache, item)
+            if base is not None and "encoder" not in item.not_read:
+                self._base(base, experiment.encoder, experiment.cache, item)
             for spec in loaded.tasks.values():
                 self._read(spec, experiment.data, tokenizer, experiment.encoder.max_length, experiment.cache, item)
         return item
@@ -177,6 +183,24 @@ class _Check:
                 self.problems += error.problems
                 continue
             item.splits.append(facts)
+
+    def _base(self, base: Path, encoder: EncoderSettings, cache: Path, item: Checked) -> None:
+        """Whether the recipe's base is of the encoder; of its weights only where they lie here."""
+        from mtl_tickets.model.encoders import encoder_hash, load_encoder, read_config
+        from mtl_tickets.pretraining.encoders import resolve_encoder
+        from mtl_tickets.recipes.base_ticket import fitting_base
+
+        self.said(f"comparing {base} with {encoder.name}")
+        place = resolve_encoder(encoder.name, cache)
+        try:
+            here = encoder.weights == "pretrained" and Path(place).is_dir()
+            fitting_base(base, read_config(place), encoder_hash(load_encoder(place)) if here else None)
+        except TicketError as error:
+            self.problems += error.problems
+        except CheckpointError as error:
+            if self.data or not _unreachable(error):
+                raise
+            item.not_read["encoder"] = f"{encoder.name}: the hub could not be reached, so the base was not compared"
 
     def _tokenizer(self, encoder: str, cache: Path, item: Checked) -> Any:
         """None where the hub cannot be reached and the data is not insisted on: that says nothing of the file."""

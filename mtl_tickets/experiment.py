@@ -21,12 +21,14 @@ from mtl_tickets.files import digest
 from mtl_tickets.model.settings import EncoderSettings
 from mtl_tickets.pretraining.encoders import made_from
 from mtl_tickets.recipes import RECIPES
+from mtl_tickets.recipes.base_ticket import read_base
 from mtl_tickets.settings import Document, Settings, one_of, problems_of, read_yaml
 from mtl_tickets.tasks.data import LimitSettings
 from mtl_tickets.tasks.sources import DataSettings
 from mtl_tickets.tasks.sources.base import Source
 from mtl_tickets.tasks.sources.rows import choose_source
 from mtl_tickets.tasks.spec import TaskSpec, load_task, task_config_folder
+from mtl_tickets.tickets.storage import SUFFIX, file_of
 
 if TYPE_CHECKING:
     AnyRecipe = Any  # mypy cannot follow a union made from a registry
@@ -42,7 +44,7 @@ UNDECIDING: dict[str, Any] = {
     **dict.fromkeys(("seeds", "output", "cache", "description", "workers"), True),
     "tasks": True,  # names or paths of files: what the files say decides
     "data": {"source", "root", "hub_cache", "per_task"},  # what is read decides, see Loaded.sources
-    "recipe": {"train": {"checkpoint_seconds", "ahead"}},
+    "recipe": {"train": {"checkpoint_seconds", "ahead"}, "base": True},  # what the base's file holds decides
 }
 
 
@@ -84,11 +86,13 @@ class Experiment(Settings):
 @dataclass
 class Loaded:
     """An experiment with its task files, all checked. ``digest``: ten letters that stand for everything that can change
-    a number (task files included); ``folder`` is named by it."""
+    a number (task files included); ``folder`` is named by it. ``base``: the digest of the ticket that the recipe's base
+    is."""
 
     experiment: Experiment
     tasks: dict[str, TaskSpec]
     file: str
+    base: str | None = None
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,11 +107,12 @@ class Loaded:
             }
             for spec in self.tasks.values()
         ]
-        self.digest = digest([DEFAULTS, self.experiment.deciding(), tasks], length=10)
+        base = [] if self.base is None else [{"base": self.base}]
+        self.digest = digest([DEFAULTS, self.experiment.deciding(), tasks, *base], length=10)
 
     def moved_to(self, output: Path) -> Loaded:
         """The same with its folder in ``output``."""
-        return Loaded(self.experiment.model_copy(update={"output": output}), self.tasks, self.file)
+        return Loaded(self.experiment.model_copy(update={"output": output}), self.tasks, self.file, self.base)
 
     def sources(self, spec: TaskSpec) -> dict[str, Source]:
         """Where each split that a run reads comes from. A split that no source has is left out: reading says so."""
@@ -119,7 +124,7 @@ class Loaded:
 
     @property
     def places(self) -> dict[str, Any]:
-        """The folders that the encoder and the data lie in; what is in them decides, not where they are."""
+        """Where the encoder, the data and a base lie; what is there decides, not where it is."""
         data, encoder = self.experiment.data, Path(self.experiment.encoder.name)
         roots = {}
         for name, spec in self.tasks.items():
@@ -127,7 +132,9 @@ class Loaded:
             roots[name] = {
                 split: _absolute(given or getattr(source, "root", None)) for split, source in self.sources(spec).items()
             }
+        base = getattr(self.experiment.recipe, "base", None)
         return {
+            **({} if base is None else {"base": _absolute(base)}),
             "encoder": made_from(str(encoder)) or _absolute(encoder if encoder.is_dir() else None),
             "hub_cache": _absolute(data.hub_cache),
             "data": roots,
@@ -177,11 +184,14 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
         problems += problems_of(error, Experiment, document)
     tasks, task_problems = _load_tasks(document, path.parent)
     problems += task_problems
+    base = None
     if experiment is not None:
         problems += _cross_checks(experiment, tasks, document)
+        experiment, base, base_problems = _with_base(experiment, document, path.parent)
+        problems += base_problems
     if problems or experiment is None:
         raise ConfigError(problems)
-    return Loaded(experiment, tasks, str(path))
+    return Loaded(experiment, tasks, str(path), base)
 
 
 def _load_tasks(document: Document, beside: Path) -> tuple[dict[str, TaskSpec], list[Problem]]:
@@ -202,6 +212,30 @@ def _load_tasks(document: Document, beside: Path) -> tuple[dict[str, TaskSpec], 
             problems.append(document.problem(("tasks", i), "a task may stand only once", name))
         tasks[spec.name] = spec
     return tasks, problems
+
+
+def _with_base(
+    experiment: Experiment, document: Document, beside: Path
+) -> tuple[Experiment, str | None, list[Problem]]:
+    """The experiment with the place where the recipe's base lies, and the digest of the ticket there."""
+    given = getattr(experiment.recipe, "base", None)
+    if given is None:
+        return experiment, None, []
+    file = Path(_at(str(file_of(given)), beside))
+    if not file.is_file():
+        rule, hint = "this file must exist", nearest(file.name, [other.name for other in _tickets_near(file, beside)])
+        return experiment, None, [document.problem(("recipe", "base"), rule, str(given), hint)]
+    try:
+        found = read_base(file).digest()
+    except InputError as error:
+        return experiment, None, error.problems
+    recipe = experiment.recipe.model_copy(update={"base": file})
+    return experiment.model_copy(update={"recipe": recipe}), found, []
+
+
+def _tickets_near(file: Path, beside: Path) -> list[Path]:
+    folders = dict.fromkeys([(beside / file).parent, file.parent])
+    return [other for folder in folders for other in sorted(folder.glob(f"*{SUFFIX}"))]
 
 
 def _at(name: str, beside: Path) -> str:

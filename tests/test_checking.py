@@ -7,6 +7,10 @@ from typer.testing import CliRunner
 from mtl_tickets.checking import check_files
 from mtl_tickets.cli import app
 from mtl_tickets.errors import InputError
+from mtl_tickets.model.anatomy import space_of
+from mtl_tickets.model.encoders import encoder_hash, load_encoder, read_config
+from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.tickets.ticket import Ticket
 from tests.end_to_end.world import write_world
 
 
@@ -92,6 +96,37 @@ def test_they_pass_without_a_network_too(tmp_path, monkeypatch):
     assert len(checked) == len(files) + len(shipped_tasks())
     with pytest.raises(InputError, match="must have a tokenizer"):
         check_files(["glue_base"], data=True)
+
+
+def with_base(world, ticket, name="base"):
+    ticket.save(world / name)
+    return [f"recipe.base={name}"]
+
+
+def test_a_base_is_compared_with_the_encoder(world):
+    space = space_of(read_config(world / "encoder"))
+    right = with_base(world, Ticket.dense(space).where(weight_hash=encoder_hash(load_encoder(world / "encoder"))))
+    for data in (None, False):
+        (item,) = check_files(["small.yaml"], data=data, overrides=right)
+        assert item.facts["base"] == "base.safetensors"
+    other = StructuredSpace.of(layers=3, heads=4, hidden=32, intermediate=48, total=10**6)
+    for ticket, place, found in (
+        (Ticket.dense(other), "", None),
+        (Ticket.dense(space).where(weight_hash="0" * 16), "origin.weight_hash", "0" * 16),
+        (~Ticket.dense(space), "heads", "none in layers 0, 1"),
+    ):
+        with pytest.raises(InputError) as error:
+            check_files(["small.yaml"], overrides=with_base(world, ticket, "unfit"))
+        problem = error.value.problems[0]
+        assert (problem.file, problem.place, problem.found) == ("unfit.safetensors", place, found)
+
+
+def test_a_missing_base_is_refused_with_its_place(world):
+    with_base(world, Ticket.dense(space_of(read_config(world / "encoder"))))
+    answer = invoke("check", world / "small.yaml", "--set", "recipe.base=bsae", "--no-data")
+    assert answer.exit_code == 2
+    for part in ("recipe.base", "this file must exist", "'bsae'", "did you mean 'base.safetensors'"):
+        assert part in " ".join(answer.output.split())
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

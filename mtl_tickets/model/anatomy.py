@@ -50,6 +50,9 @@ class Anatomy:
     has_token_types: bool
     places_after_padding: bool = False
     """Whether the first token's position is the padding's number + 1, and not 0."""
+    word_embeddings: str = "embeddings.word_embeddings"
+    """From the encoder; so is the pooler's linear layer, where there is one."""
+    pooler: str = "pooler.dense"
 
     def parts(self, layer: nn.Module) -> dict[str, nn.Module]:
         """The named linear layers of one layer; query, key and value only where it has heads left."""

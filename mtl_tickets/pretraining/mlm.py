@@ -86,22 +86,35 @@ class MaskedLanguageModel(nn.Module):
     def forward(
         self,
         input_ids: torch.Tensor,
-        positions: torch.Tensor,
+        positions: torch.Tensor | None,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        every_layer: bool = False,
+    ) -> tuple[Any, ...]:
         """Logits [M, vocabulary] at the ``positions`` [M] of the flattened ``input_ids`` [B, S], and of the objective
         beside: [B, 2], whether the second passage follows the first, or [B, B], which row is the neighbour; else None.
+
+        ``every_layer``: there is a third, what each layer gives, first to last, a tuple of [B, S, width]; the output of
+        the embeddings is not among them. ``positions`` may then be None, for no logits at all (None).
         """
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.types:
             inputs["token_type_ids"] = token_type_ids
         if self.head is None:
-            beside = self.next_sentence is not None or self.contrast
-            output = self.network(**inputs, output_hidden_states=beside)
-            states = output.hidden_states[-1] if beside else None
-            return output.logits.flatten(0, 1)[positions], self._beside(states)
-        if lean.applies_to(self.network):
+            wanted_states = self.next_sentence is not None or self.contrast or every_layer
+            output = self.network(**inputs, output_hidden_states=wanted_states)
+            layers = output.hidden_states[1:] if wanted_states else None
+            logits = None if positions is None else output.logits.flatten(0, 1)[positions]
+            answer = logits, self._beside(None if layers is None else layers[-1])
+            return (*answer, layers) if every_layer else answer
+        if every_layer:
+            layers = self._every_layer(inputs)
+            states = layers[-1]
+            if positions is None:
+                return None, self._beside(states), layers
+            hidden = states.flatten(0, 1)[positions]
+        elif lean.applies_to(self.network):
+            assert positions is not None, "only with every_layer"
             # of the last layer what is asked for; the first token of each sequence tells whether its passages follow
             firsts = torch.arange(len(input_ids), device=input_ids.device) * input_ids.shape[1]
             wanted = positions if self.next_sentence is None else torch.cat([positions, firsts])
@@ -116,7 +129,15 @@ class MaskedLanguageModel(nn.Module):
             hidden = states.flatten(0, 1)[positions]
         for name in self.head:
             hidden = getattr(self.network, name)(hidden)
-        return hidden, self._beside(states)
+        answer = hidden, self._beside(states)
+        return (*answer, layers) if every_layer else answer
+
+    def _every_layer(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+        encoder: Any = self.network.base_model
+        if not lean.applies_to(self.network):
+            return tuple(encoder(**inputs, output_hidden_states=True).hidden_states[1:])
+        ids, mask, kinds = inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids")
+        return lean.every_layer(encoder, ids, mask, kinds, _precision(ids))
 
     def _beside(self, states: torch.Tensor | None) -> torch.Tensor | None:
         """``states``: [B, S, width]; for next-sentence prediction the first place is enough."""
@@ -125,6 +146,15 @@ class MaskedLanguageModel(nn.Module):
         if self.contrast:
             return likeness(states)
         return None if self.next_sentence is None else self.next_sentence(states[:, 0])
+
+
+def head_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """What lies between the encoder and the vocabulary, and the vocabulary's biases; not the vocabulary matrix, which
+    is the word embeddings' where the two are tied. TAMT trains it beside masks (METHODS 2.2)."""
+    vocabulary: Any = network.get_output_embeddings()  # type: ignore[operator]
+    # by what they are and not by name: while masks are on, a tied matrix has another name
+    others = {id(parameter) for parameter in network.base_model.parameters()} | {id(vocabulary.weight)}  # type: ignore[union-attr]
+    return [parameter for parameter in network.parameters() if id(parameter) not in others]
 
 
 def _precision(tensor: torch.Tensor) -> torch.dtype:

@@ -72,7 +72,7 @@ def pretrain(
         if accelerator.is_main_process:
             _open_work(work, resume, restart)
         accelerator.wait_for_everyone()
-        prepared = _prepare(settings, work, cache, accelerator, progress)
+        prepared = prepare(settings, work, cache, accelerator, progress)
         record = _train(settings, prepared, folder, work, accelerator, progress)
         if accelerator.is_main_process:
             shutil.rmtree(work)
@@ -131,7 +131,7 @@ def _open_work(work: Path, resume: bool, restart: bool) -> None:
         raise CheckpointError(Problem("this pre-training was stopped before its end", str(work), hint=hint))
 
 
-def _prepare(
+def prepare(
     settings: PretrainSettings, work: Path, cache: Path, accelerator: Accelerator, progress: Progress
 ) -> Prepared:
     """Tokenizer and text. The main process makes what is missing, the others then read it."""

@@ -9,6 +9,7 @@ from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.data import SelectionSettings
 
 if TYPE_CHECKING:
+    from mtl_tickets.recipes.run_directory import Input
     from mtl_tickets.recipes.workbench import Workbench
 
 RECIPES: Registry[type[RecipeSettings]] = Registry("recipe", "mtl_tickets.recipes")
@@ -32,6 +33,10 @@ class RecipeSettings(Settings):
     def drop_long_rows(self) -> bool:
         return False
 
+    def inputs(self, bench: Workbench) -> list[Input]:
+        """What the recipe itself reads, beside the encoder and the tasks' data."""
+        return []
+
     @property
     def stages(self) -> tuple[str, ...]:
         raise NotImplementedError
@@ -44,3 +49,36 @@ class RecipeSettings(Settings):
 
     def columns(self) -> dict[str, str]:
         raise NotImplementedError
+
+    # -- what a table and a report of it say ---------------------------------------------------------------------------
+
+    def reported(self, stage: str, task: str) -> bool:
+        """Whether the column ``stage`` has numbers for ``task``: a control that is tried on some tasks has none for the
+        others. ``task`` may be ``mlm`` where there is a text (:attr:`has_text`)."""
+        return True
+
+    @property
+    def has_text(self) -> bool:
+        """Whether masked-language modelling is measured beside the experiment's tasks, as rows of the task ``mlm``."""
+        return getattr(self, "language", None) is not None
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The columns that others are held against; the first one decides."""
+        return ("full",)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The columns that are held against the baselines; one that is a baseline, too, against the others."""
+        columns = (stage for stage in self.columns() if not stage.startswith("yardstick/"))
+        return tuple(stage for stage in columns if stage not in self.baselines)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether something is chosen by its scores on the selection rows."""
+        return False
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """What a report tells between the scores and the costs."""
+        return ("sparsity", "transfer") if getattr(self, "transfer", False) else ("sparsity",)

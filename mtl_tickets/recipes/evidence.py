@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from mtl_tickets.model import store
+from mtl_tickets.model import store, weight_masks
 from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.recipes.jobs import Learning, Scoring
 from mtl_tickets.recipes.run_directory import CHECKPOINT
@@ -22,22 +22,26 @@ from mtl_tickets.scoring.gradients import gradient_products
 from mtl_tickets.scoring.tall import tall_shares
 from mtl_tickets.tickets.gradients import half_agreement
 from mtl_tickets.tickets.scores import ScoreOrigin, Scores
+from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.learned_gates import LearnedGates
 from mtl_tickets.training.loop import train
 
 
-def score_each(bench: Workbench, scorings: Sequence[Scoring]) -> dict[str, Scores]:
-    """The scores of every task, side by side where the run has workers."""
+def score_each(bench: Workbench, scorings: Sequence[Scoring], within: Ticket | None = None) -> dict[str, Scores]:
+    """The scores of every task, side by side where the run has workers. ``within``: the base, of heads and blocks, that
+    the scored weights were trained in."""
     for scoring in scorings:
         bench.run.take(scoring.stage, bench.made_from.scoring(scoring))
     left = [scoring for scoring in scorings if not bench.run.is_done(scoring.stage)]
-    bench.each(functools.partial(score, bench), left, len(scorings))
-    return {scoring.task: score(bench, scoring) for scoring in scorings}
+    bench.each(functools.partial(score, bench, within=within), left, len(scorings))
+    return {scoring.task: score(bench, scoring, within) for scoring in scorings}
 
 
-def score(bench: Workbench, scoring: Scoring) -> Scores:
-    """Scores the weights that stage ``scoring.trained`` kept, on the task's training rows."""
+def score(bench: Workbench, scoring: Scoring, within: Ticket | None = None) -> Scores:
+    """Scores the weights that stage ``scoring.trained`` kept, seen through ``within``, on the task's training rows."""
     stage, task = scoring.stage, scoring.task
+    space = _space(bench, within)
     file = bench.run.stage_folder(stage) / "scores.safetensors"
 
     def score_stage(folder: Path) -> dict[str, Any]:
@@ -46,12 +50,13 @@ def score(bench: Workbench, scoring: Scoring) -> Scores:
         model.load_state_dict(load_file(bench.run.stage_folder(scoring.trained) / "weights.safetensors"))
         scores = score_tasks(
             model,
-            bench.space,
+            space,
             {task: bench.data[task].train},
             scoring.settings,
             bench.accelerator,
             pad_id=bench.tokenizer.pad_token_id,
             seed=derived_seed(bench.seed, "score", task),
+            within=within,
         )[task]
         scores.save(file)
         agreement = scores.about.agreement
@@ -61,17 +66,20 @@ def score(bench: Workbench, scoring: Scoring) -> Scores:
         return {"rows": rows}
 
     bench.run.stage(stage, score_stage, bench.made_from.scoring(scoring))
-    return Scores.load(file, space=bench.space)
+    return Scores.load(file, space=space)
 
 
-def tall_scores(bench: Workbench, together: Path, alone: Mapping[str, str], threshold: float) -> dict[str, Scores]:
+def tall_scores(
+    bench: Workbench, together: Path, alone: Mapping[str, str], threshold: float, within: Ticket | None = None
+) -> dict[str, Scores]:
     """For every task the share of each unit's weights in the model at ``together`` that are the task's own.
     ``alone``: task -> the stage that kept the weights it has alone."""
-    space, found = bench.space, {}
+    space, found = _space(bench, within), {}
 
     @functools.cache
     def both() -> tuple[MultiTaskModel, dict[str, torch.Tensor]]:
-        start = bench.start(bench.learned[:1]).rewound().encoder
+        start = bench.start(bench.learned[:1]).rewound(base=bench.base).encoder
+        weight_masks.take_off(start, keep_zeros=True)
         return store.load(together), {name: w.detach().cpu().clone() for name, w in start.named_parameters()}
 
     for task in bench.learned:
@@ -93,19 +101,30 @@ def tall_scores(bench: Workbench, together: Path, alone: Mapping[str, str], thre
     return found
 
 
-def learn_tickets(bench: Workbench, learning: Learning) -> dict[str, Scores]:
+def learn_tickets(bench: Workbench, learning: Learning, within: Ticket | None = None) -> dict[str, Scores]:
     """The numbers that a training of the encoder with its gates gave to every task's units."""
     stage, tasks, settings = learning.stage, tuple(learning.start), learning.settings
+    space = _space(bench, within)
     folder = bench.run.stage_folder(stage)
 
     def learn_stage(_: Path) -> dict[str, Any]:
         bench.progress.stage(stage)
         start = bench.start(tasks)
         speed = learning.gate_lr / settings.optimiser.lr
-        learned = LearnedGates(start.rewound(), learning.start, learning.draw, speed, learning.overlap)
-        told = {task: [values[part].tolist() for part in sorted(values)] for task, values in learning.start.items()}
+        learned = LearnedGates(start.rewound(base=bench.base), learning.start, learning.draw, speed, learning.overlap)
+        told: dict[str, Any] = {
+            task: [values[part].tolist() for part in sorted(values)] for task, values in learning.start.items()
+        }
         identity = bench.identity(
-            start, tasks, settings, {"numbers": told, "gate_lr": learning.gate_lr, "overlap": learning.overlap}
+            start,
+            tasks,
+            settings,
+            {
+                "numbers": told,
+                "gate_lr": learning.gate_lr,
+                "overlap": learning.overlap,
+                **({} if bench.base is None else {"base": bench.base.digest()}),
+            },
         )
         seed = derived_seed(bench.seed, "train", *sorted(tasks))
         result = train(
@@ -121,16 +140,17 @@ def learn_tickets(bench: Workbench, learning: Learning) -> dict[str, Scores]:
         )
         for task in tasks:
             origin = ScoreOrigin(task=task, score="learned", seed=bench.seed)
-            Scores(bench.space, learned.of_task(task), origin).save(folder / f"{task}.safetensors")
+            Scores(space, learned.of_task(task), origin).save(folder / f"{task}.safetensors")
         return {"rows": [], "history": result.history, "steps": result.steps}
 
     bench.run.stage(stage, learn_stage)
-    return {task: Scores.load(folder / f"{task}.safetensors", space=bench.space) for task in tasks}
+    return {task: Scores.load(folder / f"{task}.safetensors", space=space) for task in tasks}
 
 
-def compare_gradients(bench: Workbench, together: Path, rows: int) -> None:
+def compare_gradients(bench: Workbench, together: Path, rows: int, within: Ticket | None = None) -> None:
     """Writes ``stages/gradients/products.safetensors``: how the learned tasks' gradients stand to each other at the
-    model in ``together``, from at most so many training rows of each. No sharing rule looks at it.
+    model in ``together``, from at most so many training rows of each. No sharing rule looks at it. Where the model was
+    trained in a base, ``within``, it is seen through that.
 
     Left out where there is nothing to compare: fewer than two tasks, or one of a single row.
     """
@@ -142,12 +162,13 @@ def compare_gradients(bench: Workbench, together: Path, rows: int) -> None:
         bench.progress.stage("gradients")
         products = gradient_products(
             store.load(together, device=bench.accelerator.device),
-            bench.space,
+            _space(bench, within),
             {task: bench.data[task].train for task in bench.learned},
             bench.accelerator,
             pad_id=bench.tokenizer.pad_token_id,
             rows=rows,
             seed=derived_seed(bench.seed, "gradients"),
+            through_tickets=within is not None,
         )
         products.save(folder / "products.safetensors")
         return {
@@ -158,3 +179,11 @@ def compare_gradients(bench: Workbench, together: Path, rows: int) -> None:
         }
 
     bench.run.stage("gradients", gradients_stage)
+
+
+def _space(bench: Workbench, within: Ticket | None) -> StructuredSpace:
+    """The units there are scores of: a base may have neurons for units, too."""
+    if within is None:
+        return bench.space
+    assert isinstance(within.space, StructuredSpace)
+    return within.space

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
 
+from mtl_tickets.model import weight_masks
+from mtl_tickets.model.anatomy import layers_of
+from mtl_tickets.model.encoders import random_encoder
 from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.scoring import ScoreSettings
+from mtl_tickets.scoring.magnitude import weight_magnitudes
+from mtl_tickets.tickets.budget import Allocation
+from mtl_tickets.tickets.draw import draw
+from mtl_tickets.tickets.space import WeightSpace
 from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.learned_gates import Values
 from mtl_tickets.training.loop import TrainSettings
@@ -29,18 +40,83 @@ class Start:
     def __post_init__(self) -> None:
         self.snapshot = Snapshot(self.model)
 
-    def rewound(self, tickets: Mapping[str, Ticket] | None = None) -> MultiTaskModel:
-        """The model with the weights of the start, bit for bit, and these tickets on."""
+    def rewound(self, tickets: Mapping[str, Ticket] | None = None, base: Ticket | None = None) -> MultiTaskModel:
+        """The model with the weights of the start, bit for bit, and these tickets on; seen through ``base``, a ticket
+        of single weights, until its masks are taken off."""
+        weight_masks.take_off(self.model.encoder)
         self.snapshot.restore(self.model)
+        if base is not None:
+            weight_masks.put_on(self.model.encoder, base)
         self.model.set_tickets(dict(tickets or {}))
         return self.model
 
 
 @dataclass(frozen=True)
-class Training:
-    """One training of a recipe: from θ_0 with fresh heads, on ``tasks``, under ``tickets`` (none: dense).
+class Origin:
+    """What the encoder's weights are when a training begins; a ticket is rewound to them.
 
-    Its rows go under ``report_as``. ``keep_weights`` keeps what it learned for a later stage, ``keep_model`` is the
+    ``pretrained``: θ_0. ``reinitialised``: drawn anew, from ``seed``, as the architecture draws them. ``shuffled``: θ_0
+    with its layers in another order, drawn from ``seed``. ``stage``: what the stage ``stage`` kept of its encoder.
+    """
+
+    kind: Literal["pretrained", "reinitialised", "shuffled", "stage"] = "pretrained"
+    seed: int = 0
+    stage: str = ""
+
+    def put_into(self, encoder: nn.Module, folder: Path) -> None:
+        """Gives an encoder that holds θ_0 these weights, in place. ``folder``: of the stages."""
+        if self.kind == "reinitialised":
+            encoder.load_state_dict(random_encoder(encoder.config, seed=self.seed).state_dict(), strict=False)
+        elif self.kind == "shuffled":
+            layers = layers_of(encoder)
+            states = [{name: tensor.clone() for name, tensor in layer.state_dict().items()} for layer in layers]
+            for layer, source in zip(layers, shuffled_order(len(layers), self.seed), strict=True):
+                layer.load_state_dict(states[source])
+        elif self.kind == "stage":
+            encoder.load_state_dict(kept_weights(folder / self.stage, "encoder"))
+
+
+PRETRAINED = Origin()
+
+
+def kept_weights(stage: Path, part: Literal["encoder", "heads"]) -> dict[str, torch.Tensor]:
+    """The weights of a part of the model that a stage has kept, by their names in the part."""
+    kept = load_file(stage / "weights.safetensors")
+    return {name.removeprefix(f"{part}."): w for name, w in kept.items() if name.startswith(f"{part}.")}
+
+
+def shuffled_order(layers: int, seed: int) -> list[int]:
+    """A permutation of the layers that is not the identity, where there is one."""
+    generator = torch.Generator().manual_seed(seed)
+    order = list(range(layers))
+    while layers > 1 and order == sorted(order):
+        order = torch.randperm(layers, generator=generator).tolist()
+    return order
+
+
+@dataclass(frozen=True)
+class Prune:
+    """What a training is followed by: of the weights in ``space``, so many in all are dropped, those of least magnitude
+    first; what its base has dropped stays dropped."""
+
+    space: WeightSpace
+    dropped: int
+    allocation: Allocation = "global"
+
+    def ticket(self, encoder: nn.Module, base: Ticket | None, otherwise: nn.Module | None = None) -> Ticket:
+        """What is left of a trained encoder; matrices it has not are judged by those of ``otherwise``."""
+        scores = weight_magnitudes(encoder, self.space, base, otherwise)
+        return draw(scores, {"weights": self.dropped}, allocation=self.allocation)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a recipe: from ``origin`` with fresh heads, on ``tasks``, under ``tickets`` (none: dense).
+
+    ``base``: a ticket of single weights, under which all tasks see the encoder. ``prune``: draws the next one from
+    what was learned. Its rows go under ``report_as``. ``until``: the optimiser steps after which it ends, None: all.
+    ``horizon``: over how many such trainings the learning rate falls. ``heads_from``: the stage whose kept heads it
+    starts with in place of fresh ones. ``keep_weights`` keeps what it learned for a later stage, ``keep_model`` is the
     folder of a model for use.
     """
 
@@ -49,6 +125,12 @@ class Training:
     tasks: tuple[str, ...]
     settings: TrainSettings
     tickets: Mapping[str, Ticket] | None = None
+    base: Ticket | None = None
+    origin: Origin = PRETRAINED
+    prune: Prune | None = None
+    until: int | None = None
+    horizon: int = 1
+    heads_from: str = ""
     keep_weights: bool = False
     keep_model: Path | None = None
 

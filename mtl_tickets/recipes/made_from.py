@@ -8,11 +8,12 @@ would compute the same, bit for bit on a CPU.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mtl_tickets.files import digest
 from mtl_tickets.provenance import versions
-from mtl_tickets.recipes.jobs import Look, Scoring, Training
+from mtl_tickets.recipes.jobs import PRETRAINED, Look, Scoring, Training
 from mtl_tickets.tasks.encode import tokenizer_fingerprint
 
 if TYPE_CHECKING:
@@ -35,7 +36,23 @@ class MadeFrom:
             return None
         tickets = {task: ticket.digest() for task, ticket in (training.tickets or {}).items()}
         settings = training.settings.deciding()
-        work = [training.stage, training.report_as, training.keep_weights]
+        work: list[Any] = [training.stage, training.report_as, training.keep_weights]
+        base = training.base if training.base is not None else self._bench.base
+        if base is not None:
+            work.append(["base", base.digest()])
+        if training.until is not None:
+            work.append(["until", training.until])
+        if training.horizon > 1:
+            work.append(["horizon", training.horizon])
+        if training.prune is not None:
+            prune = training.prune
+            work.append(["prune", prune.space.to_json(), prune.dropped, prune.allocation])
+        if training.origin != PRETRAINED:
+            work.append(["origin", asdict(training.origin)])
+        for before in filter(None, (training.origin.stage, training.heads_from)):
+            if before not in self._trained:
+                return None
+            work.append(["after", self._trained[before]])
         self._trained[training.stage] = digest([self._common(training.tasks), work, tickets, settings], LENGTH)
         return self._trained[training.stage]
 

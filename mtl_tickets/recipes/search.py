@@ -10,13 +10,16 @@ because the selection split of a small task is small and a single look noisy.
 
 from __future__ import annotations
 
+import functools
 import statistics
-from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
 from mtl_tickets.recipes.jobs import Look, Training
+from mtl_tickets.recipes.run_directory import CHECKPOINT
 from mtl_tickets.recipes.workbench import Workbench
 from mtl_tickets.settings import Settings
 
@@ -88,7 +91,7 @@ def worth_finishing(
                 for task, of_task in left.items()
                 if len(of_task) > keep
             }
-            scores = bench.look_each([look for of_task in looks.values() for look in of_task.values()])
+            scores = look_each(bench, [look for of_task in looks.values() for look in of_task.values()])
             for task, of_task in looks.items():
                 means = {}
                 for name, look in of_task.items():
@@ -98,6 +101,45 @@ def worth_finishing(
                 places = {name: place for place, name in enumerate(of_task)}
                 best = sorted(of_task, key=lambda name: (means[name], places[name]), reverse=True)
                 for name in best[keep:]:
-                    bench.give_up(of_task[name])
+                    give_up(bench, of_task[name])
                 left[task] = {name: left[task][name] for name in of_task if name in best[:keep]}
     return [training for of_task in left.values() for training in of_task.values()]
+
+
+def look_each(bench: Workbench, looks: Sequence[Look]) -> dict[str, float]:
+    """The selection score at every look, by stage; side by side where the run has workers."""
+    for look in looks:
+        bench.run.take(look.stage, bench.made_from.look(look))
+    left = [look for look in looks if not bench.run.is_done(look.stage)]
+    for look in looks:
+        if look not in left:
+            bench.count(look.training, look.until)
+    bench.each(functools.partial(look_at, bench), left, len(looks))
+    scores = {look.stage: look_at(bench, look) for look in looks}
+    # workers have told of these steps, in memory that went with them
+    bench.counted |= {look.training.stage: look.until for look in looks}
+    return scores
+
+
+def look_at(bench: Workbench, look: Look) -> float:
+    """Trains a part of the way, keeps the checkpoint for who goes on, and scores the task on its selection split.
+
+    ``training`` must be of one task.
+    """
+    training = look.training
+    (task,) = training.tasks
+
+    def look_stage(_: Path) -> dict[str, Any]:
+        bench.progress.stage(look.stage)
+        model, result = bench.trained(training, look.until)
+        score = bench.selection_scores(model, [task])[task]
+        name = f"{look.stage.partition('/')[0]}/{training.report_as}"
+        row = bench.run.row(name, task, "selection", "score", score, len(bench.data[task].selection), look.until)
+        return {"rows": [row], "score": score, "steps": result.steps}
+
+    return float(bench.run.stage(look.stage, look_stage, bench.made_from.look(look))["score"])
+
+
+def give_up(bench: Workbench, look: Look) -> None:
+    """What was trained until here is not gone on with."""
+    (bench.run.stage_folder(look.training.stage) / CHECKPOINT).unlink(missing_ok=True)

@@ -4,112 +4,46 @@ Liang et al., "Super Tickets in Pre-Trained Language Models: From Model Compress
 ACL 2021, arXiv 2105.12002. Deviations, all of them off with ``compat: reference``: rungs are chosen on held-out
 training rows and not on the reported dev set; random tickets have exactly the winning ticket's size and leave a head
 in every layer; gate gradients are zeroed between batches; batches are drawn anew each epoch.
+
+With a ``base`` all of it happens inside a ticket that was found for no task in particular: what is whole, dense or all
+units below is then what the base keeps.
 """
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
-import pydantic
 
-from mtl_tickets.errors import Problem
-from mtl_tickets.recipes.base import RECIPES, RecipeSettings
-from mtl_tickets.recipes.choice import WHOLE, ChoiceSettings, best_rungs
-from mtl_tickets.recipes.compat import CompatSettings
+from mtl_tickets.model import weight_masks
+from mtl_tickets.model.encoders import read_config
+from mtl_tickets.recipes.base import RECIPES
+from mtl_tickets.recipes.base_ticket import fitting_base
+from mtl_tickets.recipes.choice import WHOLE, best_rungs
 from mtl_tickets.recipes.evidence import compare_gradients, learn_tickets, score_each, tall_scores
 from mtl_tickets.recipes.jobs import Learning, Scoring, Training
-from mtl_tickets.recipes.overrides import MultiOverride, TrainOverride, sizes_without_effect
-from mtl_tickets.recipes.search import SearchSettings, worth_finishing
+from mtl_tickets.recipes.run_directory import Input
+from mtl_tickets.recipes.search import worth_finishing
+from mtl_tickets.recipes.super_settings import SuperTicketSettings
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
-from mtl_tickets.scoring import ScoreSettings
-from mtl_tickets.settings import InvalidSetting, one_of
-from mtl_tickets.tasks.data import SelectionSettings
-from mtl_tickets.tasks.samplers import Quota
-from mtl_tickets.tickets.draw import Budget, LadderSettings, draw, ladder_budgets, reference_random_ticket
+from mtl_tickets.tickets.draw import Budget, draw, ladder_budgets, reference_random_ticket
 from mtl_tickets.tickets.overlap import overlap
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.sharing import RULES
 from mtl_tickets.tickets.sharing.adaptive import Adaptive
 from mtl_tickets.tickets.sharing.operator import Poll
-from mtl_tickets.tickets.ticket import Ticket
+from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.tickets.ticket import Ticket, TicketOrigin
 from mtl_tickets.training.learned_gates import first_numbers
-from mtl_tickets.training.loop import TrainSettings
-
-if TYPE_CHECKING:
-    AnyRule = Any  # mypy cannot follow a union made from a registry
-else:
-    AnyRule = one_of(RULES)
 
 
 @RECIPES.register("super_tickets")
-class SuperTickets(RecipeSettings):
+class SuperTickets(SuperTicketSettings):
     """Super Tickets (Liang et al. 2021): fine-tune, score, ladder, choose, share, train together."""
 
     kind: Literal["super_tickets"] = "super_tickets"
-    train: TrainSettings = TrainSettings()
-    per_task: dict[str, TrainOverride] = pydantic.Field({}, description="epochs, lr, batch_size of single tasks")
-    multi: MultiOverride = MultiOverride()
-    score: ScoreSettings = ScoreSettings()
-    ladder: LadderSettings = LadderSettings()
-    search: SearchSettings = SearchSettings()
-    controls: tuple[Literal["random", "losing"], ...] = ()
-    selection: SelectionSettings = SelectionSettings()
-    choice: ChoiceSettings = ChoiceSettings()
-    sharing: tuple[AnyRule, ...] = ("own", "adaptive")
-    yardsticks: tuple[Literal["majority", "bag_of_words"], ...] = ("majority", "bag_of_words")
-    gradients: int | None = pydantic.Field(
-        256,
-        ge=2,
-        description="training rows of each task on which the tasks' gradients are compared at the dense multi-task "
-        "model, for the report; None: not at all",
-    )
-    compat: CompatSettings = CompatSettings()
-
-    @pydantic.field_validator("compat", mode="before")
-    @classmethod
-    def _reference(cls, value: Any) -> Any:
-        return dict.fromkeys(CompatSettings.model_fields, True) if value == "reference" else value
-
-    @pydantic.field_validator("sharing")
-    @classmethod
-    def _each_once(cls, rules: tuple[Any, ...]) -> tuple[Any, ...]:
-        names = [rule.name for rule in rules]
-        if len(set(names)) != len(names):
-            raise ValueError("a sharing rule may stand only once")
-        return rules
-
-    @pydantic.model_validator(mode="after")
-    def _batch_sizes_count(self) -> Self:
-        tokens = self.train.batches.tokens
-        if tokens is None or self.compat.fixed_batches:  # fixed batches are slices of a size, whatever tokens says
-            return self
-        overrides = {f"per_task.{task}": override for task, override in self.per_task.items()} | {"multi": self.multi}
-        problems = sizes_without_effect(overrides, tokens)
-        if problems:
-            raise InvalidSetting(problems)
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _all_rungs_are_there_to_borrow(self) -> Self:
-        if self.choice.borrow and self.search.kind == "halving":
-            rule = (
-                "halving leaves a rung to the tasks it went well for, and what the others would have found is not "
-                "known: with search.kind: halving it must be 0"
-            )
-            raise InvalidSetting([Problem(rule, place="choice.borrow", found=self.choice.borrow)])
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _fixed_batches_come_once(self) -> Self:
-        if self.multi.as_single and self.compat.fixed_batches:
-            rule = (
-                "fixed batches give every row once an epoch: leave out one of multi.as_single and compat.fixed_batches"
-            )
-            raise InvalidSetting([Problem(rule, place="multi.as_single", found=True)])
-        return self
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -126,10 +60,32 @@ class SuperTickets(RecipeSettings):
         return headings | {f"multi/{name}": names.get(name, str(rule)) for name, rule in self.rules.items()}
 
     @property
-    def rules(self) -> dict[str, Any]:
-        """The sharing rules by the names of their stages and folders: the kind, where it stands only once."""
-        kinds = [rule.kind for rule in self.sharing]
-        return {rule.name if kinds.count(rule.kind) > 1 else rule.kind: rule for rule in self.sharing}
+    def baselines(self) -> tuple[str, ...]:
+        return ("multi/dense", "single")
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        return tuple(stage for stage in self.columns() if stage.startswith("multi/"))
+
+    @property
+    def chooses(self) -> bool:
+        return True
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        return ("ladders", "choice", "tickets", "training")
+
+    def inputs(self, bench: Workbench) -> list[Input]:
+        """The base, which the workbench is given here, before anything is done on it."""
+        if self.base is None:
+            return []
+        base = fitting_base(self.base, read_config(bench.encoder), bench.weight_hash)
+        if isinstance(base.space, StructuredSpace):
+            origin = TicketOrigin(kind="dense", encoder=bench.settings.name, weight_hash=bench.weight_hash)
+            bench.within = Ticket(base.space, base.units, origin)
+        else:
+            bench.base = base
+        return [Input("base", str(self.base), base.digest())]
 
     # -- the algorithm ------------------------------------------------------------------------------------------------
 
@@ -140,14 +96,17 @@ class SuperTickets(RecipeSettings):
 
         bench.fine_tune_each(  # 1. fine-tune the whole encoder on every task
             [
-                Training(f"single/{task}", "single", (task,), self._single(task), keep_weights=True)
+                Training(f"single/{task}", "single", (task,), self._single(task), alone, keep_weights=True)
                 for task in bench.learned
+                for alone in [None if bench.within is None else {task: bench.within}]
             ]
         )
         bench.reached("single")
 
         scores = score_each(  # 2. how much each head and feed-forward block matters to the task
-            bench, [Scoring(f"scores/{task}", task, f"single/{task}", self._score()) for task in bench.learned]
+            bench,
+            [Scoring(f"scores/{task}", task, f"single/{task}", self._score()) for task in bench.learned],
+            bench.within,
         )
         bench.reached("scores")
 
@@ -178,33 +137,33 @@ class SuperTickets(RecipeSettings):
         bench.reached("multi")
 
         if self.gradients is not None:  # 7. for the report: do the tasks pull the shared weights the same way?
-            compare_gradients(bench, bench.model_folder("dense"), self.gradients)
+            compare_gradients(bench, bench.model_folder("dense"), self.gradients, bench.within)
         bench.reached("gradients")
 
     # -- its steps ----------------------------------------------------------------------------------------------------
 
     def _try_sharing(self, bench: Workbench) -> None:
         """A rule that does not fit the tasks says so now, and not when every ladder is trained."""
-        tickets = {task: Ticket.dense(bench.space) for task in bench.learned}
-        scores = {task: Scores.random(bench.space, 0) for task in bench.learned}
+        tickets = dict.fromkeys(bench.learned, _whole(bench))
+        scores = {task: Scores.random(_whole(bench).space, 0) for task in bench.learned}
         for rule in self.sharing:
-            rule(tickets, scores, bench.rows())
+            rule(tickets, scores, bench.rows(), bench.seed, bench.within)
 
     def _rungs(self, bench: Workbench, task: str, scores: Scores) -> dict[str, Ticket]:
         """Winning tickets of every rung, and the controls of equal size."""
         seed = derived_seed(bench.seed, "random ticket", task)
-        rankings = {"winning": scores}
+        rankings, space, within = {"winning": scores}, _whole(bench).space, bench.within
         if "random" in self.controls:
-            rankings["random"] = Scores.random(bench.space, seed)
+            rankings["random"] = Scores.random(space, seed)
         if "losing" in self.controls:
             rankings["losing"] = scores.reversed()
         rungs = {}
-        for k, budget in enumerate(ladder_budgets(bench.space, self.ladder), 1):
+        for k, budget in enumerate(ladder_budgets(space, self.ladder, within), 1):
             for kind, ranking in rankings.items():
                 if kind == "random" and self.compat.random_with_replacement:
-                    ticket = reference_random_ticket(bench.space, budget, derived_seed(seed, str(k)))
+                    ticket = reference_random_ticket(space, budget, derived_seed(seed, str(k)), within)
                 else:
-                    ticket = draw(ranking, budget, self.ladder.min_heads, self.ladder.allocation)
+                    ticket = draw(ranking, budget, self.ladder.min_heads, self.ladder.allocation, within)
                 rungs[f"{kind}-{k}"] = ticket.where(
                     task=task,
                     kind=kind,
@@ -242,7 +201,7 @@ class SuperTickets(RecipeSettings):
 
         def choose_stage(folder: Path) -> dict[str, Any]:
             looked_at = "dev" if self.selection_settings.dev else "held-out training rows"
-            ticket = (Ticket.dense(bench.space) if best == WHOLE else rungs[best]).where(
+            ticket = (_whole(bench) if best == WHOLE else rungs[best]).where(
                 task=task,
                 kind="winning" if best != WHOLE else "dense",
                 score=self.score.kind,
@@ -255,12 +214,12 @@ class SuperTickets(RecipeSettings):
             ticket.save(path)
             rows = [
                 bench.run.row("choose", task, "selection", "rung", float(_number(best)), len(_winning(rungs)) + 1),
-                bench.run.row("choose", task, "all", "remaining", ticket.remaining_percent(), bench.space.total),
+                bench.run.row("choose", task, "all", "remaining", _remaining(bench, ticket), bench.space.total),
             ]
             return {"rows": rows, "chosen": best, "curve": curve}
 
         bench.run.stage(f"choose/{task}", choose_stage)
-        return Ticket.load(path.with_suffix(".safetensors"), space=bench.space, weight_hash=bench.weight_hash)
+        return self._kept(bench, path.with_suffix(".safetensors"))
 
     def _share(
         self, bench: Workbench, name: str, rule: Any, own: dict[str, Ticket], scores: dict[str, Scores]
@@ -268,7 +227,8 @@ class SuperTickets(RecipeSettings):
         folder = bench.run.path / "tickets" / name
 
         def share_stage(_: Path) -> dict[str, Any]:
-            shared = rule(own, self._scores_for(bench, name, rule, own, scores), bench.rows(), bench.seed)
+            given = self._scores_for(bench, name, rule, own, scores)
+            shared = rule(own, given, bench.rows(), bench.seed, bench.within)
             for task, ticket in shared.items():
                 if name != "own":  # those are there already, as chosen
                     ticket.where(
@@ -282,23 +242,23 @@ class SuperTickets(RecipeSettings):
             return {"rows": [], "overlap": overlap(shared)}
 
         bench.run.stage(f"share/{name}", share_stage)
-        return {
-            task: Ticket.load(folder / f"{task}.safetensors", space=bench.space, weight_hash=bench.weight_hash)
-            for task in bench.learned
-        }
+        return {task: self._kept(bench, folder / f"{task}.safetensors") for task in bench.learned}
+
+    def _kept(self, bench: Workbench, file: Path) -> Ticket:
+        return Ticket.load(file, space=_whole(bench).space, weight_hash=bench.weight_hash)
 
     def _scores_for(
         self, bench: Workbench, name: str, rule: Any, own: dict[str, Ticket], scores: dict[str, Scores]
     ) -> dict[str, Scores]:
         """The scores a rule is given; what some rules vote with has to be found out by training."""
         if rule.scored_by == "tall":
-            dense = {task: Ticket.dense(bench.space) for task in bench.learned}
+            dense = dict.fromkeys(bench.learned, _whole(bench))
             bench.fine_tune_each([self._together(bench, "dense", dense)])
             alone = {task: f"single/{task}" for task in bench.learned}
-            return tall_scores(bench, bench.model_folder("dense"), alone, rule.threshold)
+            return tall_scores(bench, bench.model_folder("dense"), alone, rule.threshold, bench.within)
         if rule.scored_by == "learned":
-            first = Adaptive(kappa=rule.kappa)(own, scores, bench.rows(), bench.seed)
-            poll = Poll(own, scores, bench.rows(), bench.seed)
+            first = Adaptive(kappa=rule.kappa)(own, scores, bench.rows(), bench.seed, bench.within)
+            poll = Poll(own, scores, bench.rows(), bench.seed, bench.within)
             start = {task: first_numbers(first[task].units, scores[task].values) for task in bench.learned}
             learning = Learning(
                 f"scores/{name}",
@@ -308,7 +268,7 @@ class SuperTickets(RecipeSettings):
                 rule.gate_lr,
                 rule.overlap,
             )
-            return learn_tickets(bench, learning)
+            return learn_tickets(bench, learning, bench.within)
         return scores
 
     def _together(self, bench: Workbench, name: str, tickets: dict[str, Ticket]) -> Training:
@@ -330,55 +290,20 @@ class SuperTickets(RecipeSettings):
         for name, tickets in shared.items():
             if twins[name] != name:
                 bench.same_as(f"multi/{name}", f"multi/{twins[name]}")
-            value = self._mean_remaining(tickets)
+            value = self._mean_remaining(bench, tickets)
             rows = [bench.run.row(f"multi/{name}", "average", "all", "remaining", value, bench.space.total)]
             bench.run.stage(f"remaining/{name}", functools.partial(_only_rows, rows))
 
-    def _mean_remaining(self, tickets: dict[str, Ticket]) -> float:
+    def _mean_remaining(self, bench: Workbench, tickets: dict[str, Ticket]) -> float:
         """Parameters kept, in %, mean over tasks; with the published defect, of the floored mean counts."""
         if self.compat.floored_remaining:
             space = next(iter(tickets.values())).space
             dropped = {part: int(np.mean([t.dropped(part) for t in tickets.values()])) for part in space.parts}
-            return draw(Scores.random(space, 0), Budget(dropped), min_heads=0).remaining_percent()
-        return float(np.mean([ticket.remaining_percent() for ticket in tickets.values()]))
-
-    # -- settings with the compat switches applied --------------------------------------------------------------------
-
-    def _single(self, task: str) -> TrainSettings:
-        return self._batched(self.per_task.get(task, TrainOverride()).on(self.train))
-
-    def _multi(self, bench: Workbench) -> TrainSettings:
-        settings = self.multi.on(self.train)
-        if self.multi.as_single:
-            rows = bench.rows()
-            seen = {task: rows[task] * self._single(task).epochs for task in bench.learned}
-            epochs = max(1, round(sum(seen.values()) / sum(rows[task] for task in bench.learned)))
-            quota = {task: max(1, round(number / epochs)) for task, number in seen.items()}
-            batches = settings.batches.model_copy(update={"sampler": Quota(quota=quota)})
-            settings = settings.model_copy(update={"epochs": epochs, "batches": batches})
-        return self._batched(settings)
-
-    def _batched(self, settings: TrainSettings) -> TrainSettings:
-        if not self.compat.fixed_batches:
-            return settings
-        batches = settings.batches.model_copy(update={"fixed": True, "regime": "one_task", "tokens": None})
-        return settings.model_copy(update={"batches": batches})
-
-    def _score(self) -> ScoreSettings:
-        if not self.compat.accumulate_gate_gradients:
-            return self.score
-        return self.score.model_copy(update={"accumulate": True})
-
-    @property
-    def selection_settings(self) -> SelectionSettings:
-        return self.selection.model_copy(update={"dev": True}) if self.compat.selection_on_dev else self.selection
-
-    @property
-    def drop_long_rows(self) -> bool:
-        return self.compat.drop_long_rows
+            return _remaining(bench, draw(Scores.random(space, 0), Budget(dropped), min_heads=0))
+        return float(np.mean([_remaining(bench, ticket) for ticket in tickets.values()]))
 
     def steps(self, bench: Workbench) -> int:
-        rungs = len(ladder_budgets(bench.space, self.ladder))
+        rungs = len(ladder_budgets(_whole(bench).space, self.ladder, bench.within))
         single = 0
         for task in bench.learned:
             steps = bench.steps([task], self._single(task))
@@ -386,6 +311,16 @@ class SuperTickets(RecipeSettings):
         together = len({"dense", *self.rules})
         together += sum(rule.scored_by == "learned" for rule in self.sharing)
         return single + bench.steps(bench.learned, self._multi(bench)) * together
+
+
+def _whole(bench: Workbench) -> Ticket:
+    """What is there to be kept: every unit, or those of the base."""
+    return Ticket.dense(bench.space) if bench.within is None else bench.within
+
+
+def _remaining(bench: Workbench, ticket: Ticket) -> float:
+    """Parameters kept, in %; weights that a base drops inside of kept units are gone too."""
+    return weight_masks.remaining(bench.space, ticket, bench.base)
 
 
 def _winning(rungs: dict[str, Any]) -> dict[str, Any]:

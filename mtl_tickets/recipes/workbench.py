@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from safetensors.torch import save_file
 from mtl_tickets.evaluation.evaluate import evaluate, save_predictions
 from mtl_tickets.evaluation.yardsticks import YARDSTICKS
 from mtl_tickets.files import digest, written_whole
-from mtl_tickets.model import store
+from mtl_tickets.model import store, weight_masks
 from mtl_tickets.model.encoders import encoder_hash, read_config
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
 from mtl_tickets.model.settings import EncoderSettings
 from mtl_tickets.progress import Progress
-from mtl_tickets.recipes.jobs import Look, Start, StoppedAfter, Training
+from mtl_tickets.recipes.jobs import PRETRAINED, Start, StoppedAfter, Training, kept_weights
 from mtl_tickets.recipes.made_from import MadeFrom
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
 from mtl_tickets.recipes.side_by_side import side_by_side
@@ -28,9 +29,13 @@ from mtl_tickets.tasks.data import TaskData
 from mtl_tickets.tasks.encode import tokenizer_fingerprint
 from mtl_tickets.tasks.metrics import compute, score
 from mtl_tickets.tasks.spec import TaskSpec
-from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.tickets.space import StructuredSpace, WeightSpace
+from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.loop import TrainResult, TrainSettings, total_steps, train
 from mtl_tickets.training.objectives.task_loss import task_loss
+
+# the ticket of single weights that a training has left
+PRUNED = "pruned.safetensors"
 
 
 class Workbench:
@@ -50,19 +55,24 @@ class Workbench:
         stop_after: str | None = None,
         extra: Sequence[str] = (),
         workers: int = 1,
+        cache: Path = Path(".cache"),
     ):
         self.run, self.tasks, self.data = run, dict(tasks), dict(data)
         self.encoder, self.settings, self.tokenizer = encoder, settings, tokenizer
         self.accelerator, self.seed, self.progress = accelerator, seed, progress
-        self.stop_after, self.workers = stop_after, workers
+        self.stop_after, self.workers, self.cache = stop_after, workers, cache
         # tasks without a head of their own (hans, ax): evaluated with another task's
         self.extra = list(extra)
         self.learned = [name for name in self.tasks if name not in self.extra]
+        # a ticket of single weights through which every training of this run sees the encoder
+        self.base: Ticket | None = None
+        # a ticket of heads, blocks and neurons that every ticket of this run lives inside
+        self.within: Ticket | None = None
         self._start: tuple[tuple[str, ...], Start] | None = None
         self._known: tuple[StructuredSpace, str] | None = None
         self.made_from = MadeFrom(self)
         # steps of each training that progress has been told of; a worker starts with its parent's
-        self._counted: dict[str, int] = {}
+        self.counted: dict[str, int] = {}
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
@@ -126,16 +136,16 @@ class Workbench:
         for training in trainings:
             self.run.take(training.stage, self.made_from.training(training))
         left = [training for training in trainings if not self.run.is_done(training.stage)]
-        steps = {training.stage: self.steps(training.tasks, training.settings) for training in trainings}
+        steps = {training.stage: self._steps(training) for training in trainings}
         for training in trainings:
             if training not in left:
-                self._count(training, steps[training.stage])
+                self.count(training, steps[training.stage])
         # the longest first, so that no worker is left with one at the end
         left.sort(key=lambda training: -steps[training.stage])
         self.each(self.fine_tune, left, len(trainings))
         for training in trainings:  # here a finished stage is only entered into the run's rows
             self.fine_tune(training)
-        self._counted |= steps
+        self.counted |= steps
 
     def each(self, verb: Callable[[Any], Any], left: Sequence[Any], all_of_them: int) -> None:
         """Where the run has workers, ``verb(thing)`` for what is left of so many things, side by side. ``verb`` must
@@ -151,15 +161,21 @@ class Workbench:
         the full model it is compared with (METHODS 1.4).
         """
         stage, tasks, tickets = training.stage, training.tasks, training.tickets
+        base = self._base(training)
 
         def fine_tune_stage(folder: Path) -> dict[str, Any]:
             self.progress.stage(stage)
-            model, result = self._trained(training)
+            model, result = self.trained(training)
             rows = self._evaluated(model, training.report_as, tasks, result.history, result.steps, folder)
             for task in tasks:
-                ticket = (tickets or {}).get(task)
-                remaining = ticket.remaining_percent() if ticket else 100.0
-                rows.append(self.run.row(training.report_as, task, "all", "remaining", remaining, self.space.total))
+                rows += self.remaining_rows(training.report_as, task, (tickets or {}).get(task), base)
+            if training.prune is not None:
+                training.prune.ticket(model.encoder, base).where(
+                    task="+".join(tasks),
+                    seed=self.seed,
+                    encoder=self.settings.name,
+                    weight_hash=self.weight_hash,
+                ).save(folder / PRUNED)
             if training.keep_weights:
                 with written_whole(folder / "weights.safetensors") as part:
                     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
@@ -178,59 +194,50 @@ class Workbench:
 
         self.run.stage(stage, fine_tune_stage, self.made_from.training(training))
 
-    def look_each(self, looks: Sequence[Look]) -> dict[str, float]:
-        """The selection score at every look, by stage; side by side where the run has workers."""
-        for look in looks:
-            self.run.take(look.stage, self.made_from.look(look))
-        left = [look for look in looks if not self.run.is_done(look.stage)]
-        for look in looks:
-            if look not in left:
-                self._count(look.training, look.until)
-        self.each(self.look, left, len(looks))
-        scores = {look.stage: self.look(look) for look in looks}
-        # workers have told of these steps, in memory that went with them
-        self._counted |= {look.training.stage: look.until for look in looks}
-        return scores
-
-    def look(self, look: Look) -> float:
-        """Trains a part of the way, keeps the checkpoint for who goes on, and scores the task on its selection split.
-
-        ``training`` must be of one task.
-        """
-        training = look.training
-        (task,) = training.tasks
-
-        def look_stage(_: Path) -> dict[str, Any]:
-            self.progress.stage(look.stage)
-            model, result = self._trained(training, look.until)
-            score = self._selection_scores(model, [task])[task]
-            name = f"{look.stage.partition('/')[0]}/{training.report_as}"
-            row = self.run.row(name, task, "selection", "score", score, len(self.data[task].selection), look.until)
-            return {"rows": [row], "score": score, "steps": result.steps}
-
-        return float(self.run.stage(look.stage, look_stage, self.made_from.look(look))["score"])
-
-    def give_up(self, look: Look) -> None:
-        """What was trained until here is not gone on with."""
-        (self.run.stage_folder(look.training.stage) / CHECKPOINT).unlink(missing_ok=True)
-
-    def _count(self, training: Training, steps: int) -> None:
+    def count(self, training: Training, steps: int) -> None:
         """Tells that a training has reached a step, of which some steps may have been told of."""
-        self.progress.advance(steps - self._counted.get(training.stage, 0))
-        self._counted[training.stage] = steps
+        self.progress.advance(steps - self.counted.get(training.stage, 0))
+        self.counted[training.stage] = steps
 
-    def _trained(self, training: Training, until: int | None = None) -> tuple[MultiTaskModel, TrainResult]:
-        """The model after a training, or after its first ``until`` steps; from its checkpoint where it has one."""
+    def pruned_after(self, stage: str, space: WeightSpace) -> Ticket:
+        """The ticket that a training which prunes has left."""
+        return Ticket.load(self.run.stage_folder(stage) / PRUNED, space=space, weight_hash=self.weight_hash)
+
+    def _base(self, training: Training) -> Ticket | None:
+        return training.base if training.base is not None else self.base
+
+    def _steps(self, training: Training) -> int:
+        steps = self.steps(training.tasks, training.settings)
+        return steps if training.until is None else min(steps, training.until)
+
+    def trained(self, training: Training, until: int | None = None) -> tuple[MultiTaskModel, TrainResult]:
+        """The model after a training, or after its first ``until`` steps; from its checkpoint where it has one.
+
+        What a base drops is 0 in the weights of the model.
+        """
         tasks, settings, tickets = training.tasks, training.settings, training.tickets
+        base = self._base(training)
         seed = derived_seed(self.seed, "train", *sorted(tasks))
         start = self.start(tasks)
         model = start.rewound(tickets)
-        identity = self.identity(
-            start, tasks, settings, {"tickets": {task: ticket.digest() for task, ticket in (tickets or {}).items()}}
-        )
+        training.origin.put_into(model.encoder, self.run.path / "stages")
+        what: dict[str, Any] = {"tickets": {task: ticket.digest() for task, ticket in (tickets or {}).items()}}
+        if base is not None:
+            weight_masks.put_on(model.encoder, base)
+            what["base"] = base.digest()
+        if training.origin != PRETRAINED:
+            what["origin"] = asdict(training.origin)
+        if training.heads_from:
+            model.heads.load_state_dict(kept_weights(self.run.stage_folder(training.heads_from), "heads"))
+            what["heads_from"] = training.heads_from
+        steps = None
+        if training.horizon > 1:
+            what["horizon"] = training.horizon
+            steps = training.horizon * self.steps(tasks, settings)
+        identity = self.identity(start, tasks, settings, what)
         folder = self.run.stage_folder(training.stage)
         folder.mkdir(parents=True, exist_ok=True)
-        told = self._counted.get(training.stage, 0)
+        told = self.counted.get(training.stage, 0)
 
         def on_step(steps: int) -> None:
             # a training that goes on from its checkpoint tells of all steps until there
@@ -248,10 +255,12 @@ class Workbench:
             seed=seed,
             identity=identity,
             checkpoint=folder / CHECKPOINT,
-            on_epoch=lambda epoch: {"selection": self._selection_scores(model, tasks)},
+            on_epoch=lambda epoch: {"selection": self.selection_scores(model, tasks)},
             on_step=on_step,
-            until=until,
+            planned_steps=steps,
+            until=training.until if until is None else until,
         )
+        weight_masks.take_off(model.encoder, keep_zeros=True)
         return model, result
 
     def identity(self, start: Start, tasks: Sequence[str], settings: TrainSettings, more: dict[str, Any]) -> str:
@@ -271,12 +280,12 @@ class Workbench:
         if times:
             self.progress.advance(times * self.steps(tasks, settings))
 
-    def same_as(self, stage: str, other: str) -> None:
+    def same_as(self, stage: str, other: str, report_as: str | None = None) -> None:
         """A stage whose training would repeat another bit for bit: its rows are the other's under its own name."""
 
         def same_stage(_: Path) -> dict[str, Any]:
             done = self.run.result(other)
-            return {**done, "rows": [{**row, "stage": stage} for row in done["rows"]], "same_as": other}
+            return {**done, "rows": [{**row, "stage": report_as or stage} for row in done["rows"]], "same_as": other}
 
         if not self.run.is_done(stage):
             self.progress.say(f"{stage} has the tickets of {other}: its numbers are taken over")
@@ -317,12 +326,10 @@ class Workbench:
         pad = self.tokenizer.pad_token_id
         rows = []
         for task in tasks:
-            data = self.data[task]
-            rows.append(
-                self.run.row(
-                    report_as, task, "selection", "score", history[-1]["selection"][task], len(data.selection), steps
-                )
-            )
+            chosen = self.data[task].selection
+            if history:  # a training that ends within its first epoch has none
+                value = history[-1]["selection"][task]
+                rows.append(self.run.row(report_as, task, "selection", "score", value, len(chosen), steps))
         asked = [*tasks, *(extra for extra in self.extra if self.tasks[extra].head in tasks)]
         for task in asked:
             for split, encoded in self.data[task].dev.items():
@@ -331,13 +338,26 @@ class Workbench:
                 rows += self._metric_rows(report_as, task, split, result.metrics, result.rows, steps)
         return rows
 
+    def remaining_rows(
+        self, report_as: str, task: str, ticket: Ticket | None, base: Ticket | None = None
+    ) -> list[dict[str, Any]]:
+        """What is left of all parameters, in %, and of the weights that may be pruned where single ones are."""
+        if ticket is not None and isinstance(ticket.space, WeightSpace):
+            ticket, base = None, ticket
+        remaining = weight_masks.remaining(self.space, ticket, base)
+        rows = [self.run.row(report_as, task, "all", "remaining", remaining, self.space.total)]
+        if base is not None:
+            kept, size = base.remaining_percent(), base.space.total
+            rows.append(self.run.row(report_as, task, "all", "weights_kept", kept, size))
+        return rows
+
     def _metric_rows(
         self, stage: str, task: str, split: str, metrics: dict[str, float], n: int, step: int
     ) -> list[dict[str, Any]]:
         values = {**metrics, "score": score(self.tasks[task], metrics)}
         return [self.run.row(stage, task, split, name, value, n, step) for name, value in values.items()]
 
-    def _selection_scores(self, model: MultiTaskModel, tasks: Sequence[str]) -> dict[str, float]:
+    def selection_scores(self, model: MultiTaskModel, tasks: Sequence[str]) -> dict[str, float]:
         pad = self.tokenizer.pad_token_id
         return {
             task: evaluate(model, self.tasks[task], self.data[task].selection, self.accelerator, pad).score

@@ -22,6 +22,7 @@ from mtl_tickets.tasks.batches import Batch, BatchSettings, passes_over
 from mtl_tickets.tasks.encode import EncodedTask
 from mtl_tickets.tickets.scores import ScoreOrigin, Scores
 from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.accumulation import accumulation_device
 from mtl_tickets.training.objectives.task_loss import example_losses, forward
 
@@ -83,10 +84,12 @@ def score_tasks(
     pad_id: int,
     seed: int = 0,
     forward_rows: int = 64,
+    within: Ticket | None = None,
 ) -> dict[str, Scores]:
     """Scores of every task in ``tasks`` (training examples by task name; each must be a task of the model).
 
-    The model is scored in eval mode, without its tickets, as it stands. Row i of a task's n rows weighs
+    The model is scored in eval mode, without its tickets, as it stands; or seen through the base ``within``, whose
+    dropped units take no part and score 0. Row i of a task's n rows weighs
     1 / (T * size of the batch of file order it falls in), T the number of such batches: the mean over batches of
     METHODS 1.2, whatever batches are really computed. With ``accumulate`` that weight is multiplied by (T - j) for
     batch j = 0 .. T-1, which is the published defect 1 (gradients summed over all batches so far) in closed form:
@@ -98,7 +101,7 @@ def score_tasks(
     if isinstance(score, WeightScore):
         values = score.compute(model, space, seed)
         return {
-            task: Scores(space, values, ScoreOrigin(task=task, score=settings.kind, seed=seed, rows=0))
+            task: _inside(Scores(space, values, ScoreOrigin(task=task, score=settings.kind, seed=seed, rows=0)), within)
             for task in tasks
         }
     sampled = {task: sample_rows(encoded, settings.examples, seed) for task, encoded in tasks.items()}
@@ -118,7 +121,7 @@ def score_tasks(
     with only_these_learn(model):
         for batch in passes_over(sampled, BatchSettings(size=forward_rows), pad_id, index):
             on_device = batch.to(accelerator.device)
-            per_example = gate_gradients(model, space, on_device, score, accelerator)
+            per_example = gate_gradients(model, space, on_device, score, accelerator, within)
             rows = torch.from_numpy(batch.indices)
             for number, start, stop in batch.segments:
                 place = position[number]
@@ -132,21 +135,27 @@ def score_tasks(
         halves = [{part: total[half, i].cpu().numpy() for part, total in totals.items()} for half in (0, 1)]
         values = {part: halves[0][part] + halves[1][part] for part in totals}
         about = ScoreOrigin(task=task, score=settings.kind, rows=len(sampled[task]), seed=seed)
-        agreement = Scores(space, halves[0], about).rank_agreement(Scores(space, halves[1], about))
-        result[task] = Scores(space, values, replace(about, agreement=agreement))
+        agreement = Scores(space, halves[0], about).rank_agreement(Scores(space, halves[1], about), within)
+        result[task] = _inside(Scores(space, values, replace(about, agreement=agreement)), within)
     return result
 
 
 def gate_gradients(
-    model: MultiTaskModel, space: StructuredSpace, batch: Batch, score: GateScore, accelerator: Accelerator
+    model: MultiTaskModel,
+    space: StructuredSpace,
+    batch: Batch,
+    score: GateScore,
+    accelerator: Accelerator,
+    within: Ticket | None = None,
 ) -> dict[str, torch.Tensor]:
     """The score of every example of one batch: part name -> float [B, units of the part]."""
     rows, tokens = batch.input_ids.shape
     lead = (rows, tokens) if score.per_token else (rows,)
-    leaves = {
-        part: torch.ones(*lead, *shape, device=batch.input_ids.device, requires_grad=True)
-        for part, shape in space.parts.items()
-    }
+    leaves = {part: torch.ones(*lead, *shape, device=batch.input_ids.device) for part, shape in space.parts.items()}
+    for part, leaf in leaves.items():
+        if within is not None:
+            leaf *= torch.tensor(within.units[part], device=leaf.device)
+        leaf.requires_grad_()
     with accelerator.autocast(), model.gates.leaves(**leaves):
         losses = [
             example_losses(logits, labels).sum()
@@ -155,6 +164,10 @@ def gate_gradients(
         ]
     gradients = torch.autograd.grad(torch.stack(losses).sum(), list(leaves.values()))
     return {part: score.reduce(gradient) for part, gradient in zip(leaves, gradients, strict=True)}
+
+
+def _inside(scores: Scores, base: Ticket | None) -> Scores:
+    return scores if base is None else scores.inside(base)
 
 
 def row_weights(rows: int, batch_size: int, accumulate: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -38,14 +39,16 @@ def gradient_products(
     seed: int = 0,
     forward_rows: int = 64,
     memory: int = 2**32,
+    through_tickets: bool = False,
 ) -> GradientProducts:
     """Inner products of the tasks' gradients with respect to the weights of every unit of ``space``.
 
     ``tasks``: training examples by task name; each must be a task of the model. At most ``rows`` of a task are drawn,
     the same ones of tasks with equally many; its halves are the even and the odd ones of these. The gradient of a half
-    is that of the mean of its rows' losses, in eval mode, without tickets, in float32 whatever trainings compute in.
-    Which weights are a unit's, :func:`~mtl_tickets.model.slices.own_weights` says: no biases, embeddings or heads of
-    tasks. The order of ``tasks`` does not matter, and the model is left as it was.
+    is that of the mean of its rows' losses, in eval mode, in float32 whatever trainings compute in, without tickets
+    unless ``through_tickets`` asks for the model's own. Which weights are a unit's,
+    :func:`~mtl_tickets.model.slices.own_weights` says: no biases, embeddings or heads of tasks. The order of ``tasks``
+    does not matter, and the model is left as it was.
 
     Gradients of all halves must be there at once: 2 x tasks float32 copies of a layer's weights on the CPU (eight tasks
     on BERT-base: 16 x 28 MB, and twice that while they are multiplied). As many layers as fit into ``memory`` bytes,
@@ -74,7 +77,7 @@ def gradient_products(
     for first in range(0, len(layers), at_once):
         group = weights[first : first + at_once]
         kept: list[Gradients] = []
-        with only_these_learn(model, _all(group)), model.gates.off():
+        with only_these_learn(model, _all(group)), contextlib.nullcontext() if through_tickets else model.gates.off():
             for task, encoded in sampled.items():
                 for half in (0, 1):
                     part = {task: encoded.select(np.arange(half, len(encoded), 2))}

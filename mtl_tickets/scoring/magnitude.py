@@ -1,4 +1,5 @@
-"""How large a unit's weights are: the L2 norm of what its removal would take away. Looks at no data."""
+"""How large a unit's weights are: the L2 norm of what its removal would take away, of a single weight its absolute
+value. Looks at no data."""
 
 from __future__ import annotations
 
@@ -8,9 +9,11 @@ from torch import nn
 
 from mtl_tickets.model.anatomy import Anatomy, anatomy_of, layers_of
 from mtl_tickets.model.multitask import MultiTaskModel
+from mtl_tickets.model.weight_masks import weights_in
 from mtl_tickets.scoring.engine import SCORES, WeightScore
-from mtl_tickets.tickets.scores import Scores
-from mtl_tickets.tickets.space import StructuredSpace
+from mtl_tickets.tickets.scores import ScoreOrigin, Scores
+from mtl_tickets.tickets.space import StructuredSpace, WeightSpace, require_equal
+from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.accumulation import accumulation_device
 
 
@@ -29,6 +32,21 @@ def _magnitude(model: MultiTaskModel, space: StructuredSpace, seed: int) -> dict
         if "neurons" in values:
             values["neurons"].append(neurons.sqrt().cpu().numpy())
     return {part: np.stack(layers) for part, layers in values.items()}
+
+
+def weight_magnitudes(
+    encoder: nn.Module, space: WeightSpace, base: Ticket | None = None, otherwise: nn.Module | None = None
+) -> Scores:
+    """The absolute value of every single weight; matrices that ``encoder`` has not are those of ``otherwise``.
+
+    What ``base`` has dropped scores -1, below all others: a draw on these scores takes it away again before anything
+    else.
+    """
+    values = {name: np.abs(weight) for name, weight in weights_in(encoder, space, otherwise).items()}
+    if base is not None:
+        require_equal(space, base.space, "a base and what is pruned further")
+        values = {name: np.where(base.units[name], value, -1.0) for name, value in values.items()}
+    return Scores(space, values, ScoreOrigin(score="magnitude"))
 
 
 def _weight(anatomy: Anatomy, layer: nn.Module, place: str) -> torch.Tensor:

@@ -16,19 +16,20 @@ from mtl_tickets.errors import Problem, TicketError
 from mtl_tickets.tickets.gradients import GradientProducts, opposed_units, unit_cosines
 from mtl_tickets.tickets.scores import Scores, centred_ranks
 from mtl_tickets.tickets.space import UnitSpace, common_space
+from mtl_tickets.tickets.ticket import Ticket
 
 
-def rank_agreement_matrix(scores: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
+def rank_agreement_matrix(scores: Mapping[str, Scores], within: Ticket | None = None) -> dict[str, dict[str, float]]:
     """task -> task -> rank agreement (:meth:`Scores.rank_agreement`) of the normalised scores, -1 to 1.
 
     Normalised, because so are the rankings that tickets are drawn from; the order of ``scores`` does not matter. A task
-    agrees with itself.
+    agrees with itself. ``within``: over the units that this ticket keeps.
     """
     common_space(scores, "scores")
     ranked = {task: value.normalised() for task, value in scores.items()}
     matrix: dict[str, dict[str, float]] = {task: {task: 1.0} for task in scores}
     for one, two in itertools.combinations(sorted(scores), 2):
-        matrix[one][two] = matrix[two][one] = ranked[one].rank_agreement(ranked[two])
+        matrix[one][two] = matrix[two][one] = ranked[one].rank_agreement(ranked[two], within)
     return {one: {two: matrix[one][two] for two in scores} for one in scores}
 
 

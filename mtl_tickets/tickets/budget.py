@@ -11,7 +11,7 @@ import pydantic
 
 from mtl_tickets.errors import Problem, TicketError, nearest
 from mtl_tickets.settings import InvalidSetting, Settings
-from mtl_tickets.tickets.space import StructuredSpace, UnitSpace
+from mtl_tickets.tickets.space import StructuredSpace, UnitSpace, require_equal
 from mtl_tickets.tickets.ticket import Ticket
 
 Allocation = Literal["layer_normalised", "global", "per_matrix"]
@@ -40,11 +40,23 @@ class Budget(Mapping[str, int]):
         return cls({pool: sum(ticket.dropped(part) for part in parts) for pool, parts in pools})
 
     @classmethod
-    def fractions(cls, space: UnitSpace, fractions: Mapping[str, float]) -> Budget:
-        """Pool -> the fraction of its units to drop; the number is rounded down, without floating-point accidents."""
+    def fractions(cls, space: UnitSpace, fractions: Mapping[str, float], within: Ticket | None = None) -> Budget:
+        """Pool -> the fraction of its units to drop; the number is rounded down, without floating-point accidents.
+
+        ``within``: of the units that this base keeps, in addition to those it drops, which every pool loses.
+        """
         sizes = pool_sizes(space)
         known = {pool: exact(fraction) for pool, fraction in fractions.items() if _known(pool, sizes)}
-        return cls({pool: math.floor(sizes[pool] * fraction) for pool, fraction in known.items()})
+        return cls._inside(space, known, within)
+
+    @classmethod
+    def _inside(cls, space: UnitSpace, fractions: Mapping[str, Fraction], within: Ticket | None) -> Budget:
+        sizes, gone = pool_sizes(space), {}
+        if within is not None:
+            require_equal(space, within.space, "what is drawn from and the base it is drawn inside")
+            gone = {pool: number for pool, number in cls.of(within).items() if number}
+        more = {pool: math.floor((sizes[pool] - gone.get(pool, 0)) * fraction) for pool, fraction in fractions.items()}
+        return cls({pool: gone.get(pool, 0) + more.get(pool, 0) for pool in dict.fromkeys([*more, *gone])})
 
     def check(self, space: UnitSpace) -> None:
         """Raises :class:`TicketError` where the budget names an unknown pool or drops more units than there are."""
@@ -128,23 +140,23 @@ class LadderSettings(Settings):
         return {pool: fractions for pool, fractions in lists.items() if fractions}
 
 
-def ladder_budgets(space: UnitSpace, settings: LadderSettings) -> list[Budget]:
-    """The budgets of the rungs 1, 2, ... of a ladder over ``space``, each at least as large as the one before."""
+def ladder_budgets(space: UnitSpace, settings: LadderSettings, within: Ticket | None = None) -> list[Budget]:
+    """The budgets of the rungs 1, 2, ... of a ladder over ``space``, each at least as large as the one before.
+
+    Inside a base, ``within``, a rung drops its fractions of the units that the base keeps, in addition to what the base
+    drops: its "all heads" and "layers" are the heads and blocks of the base.
+    """
     if settings.kind == "free":
         lists = settings._lists()
         budgets = [
-            Budget.fractions(space, dict(zip(lists, rung, strict=True))) for rung in zip(*lists.values(), strict=True)
+            Budget.fractions(space, dict(zip(lists, rung, strict=True)), within)
+            for rung in zip(*lists.values(), strict=True)
         ]
     elif isinstance(space, StructuredSpace):
         step = exact(settings.step if settings.step is not None else 0.1 if space.layers < 24 else 0.05)
         blocks_per_head = 1 / exact(1.2)
         budgets = [
-            Budget(
-                {
-                    "heads": math.floor(space.sizes["heads"] * step * k),
-                    "ffn": math.floor(space.layers * step * k * blocks_per_head),
-                }
-            )
+            Budget._inside(space, {"heads": step * k, "ffn": step * k * blocks_per_head}, within)
             for k in range(1, settings.rungs + 1)
         ]
     else:

@@ -14,7 +14,7 @@ from mtl_tickets.errors import Problem, TicketError
 from mtl_tickets.tickets import storage
 from mtl_tickets.tickets.origin import STRICT, Origin, read_origin
 from mtl_tickets.tickets.space import UnitSpace, require_equal
-from mtl_tickets.tickets.ticket import checked_arrays
+from mtl_tickets.tickets.ticket import Ticket, checked_arrays
 
 FORMAT = "mtl_tickets.scores"
 _FLIPPED: dict[Any, Any] = {"winning": "losing", "losing": "winning", "random": "random"}
@@ -80,18 +80,27 @@ class Scores:
                 values[part] = value / ((layer if over == "layer" else pool) + 1e-20)
         return Scores(self.space, values, self.about)
 
-    def rank_agreement(self, other: Scores) -> float:
-        """Spearman's correlation with ``other`` over the units, -1 to 1.
+    def inside(self, base: Ticket) -> Scores:
+        """The same scores, and 0 for every unit that ``base`` drops: it then counts in no norm."""
+        require_equal(self.space, base.space, "scores and the base they are taken inside")
+        values = {part: np.where(base.units[part], value, 0.0) for part, value in self.values.items()}
+        return Scores(self.space, values, self.about)
+
+    def rank_agreement(self, other: Scores, within: Ticket | None = None) -> float:
+        """Spearman's correlation with ``other`` over the units, or over those that ``within`` keeps, -1 to 1.
 
         Computed for each part and averaged with the parts' sizes as weights. Parts of fewer than 3 units, on which
         any two rankings agree or disagree by chance, are left out; a part whose scores are all equal ranks nothing
         and counts as 0. With no part left: 0.
         """
         require_equal(self.space, other.space, "two scores")
-        sizes = {part: size for part, size in self.space.sizes.items() if size >= 3}
+        mine, theirs = self.values, other.values
+        if within is not None:
+            mine, theirs = ({p: v[within.units[p]] for p, v in values.items()} for values in (mine, theirs))
+        sizes = {part: values.size for part, values in mine.items() if values.size >= 3}
         if not sizes:
             return 0.0
-        total = sum(size * _spearman(self.values[part], other.values[part]) for part, size in sizes.items())
+        total = sum(size * _spearman(mine[part], theirs[part]) for part, size in sizes.items())
         return total / sum(sizes.values())
 
     def where(self, **changes: Any) -> Scores:

@@ -8,6 +8,7 @@ checkpoint holds everything else.
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -104,6 +105,7 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: EpochEnd | None = None,
     on_step: Callable[[int], None] | None = None,
+    after_step: Callable[[int], None] | None = None,
     planned_steps: int | None = None,
     until: int | None = None,
 ) -> TrainResult:
@@ -112,6 +114,9 @@ def train(
     ``identity`` says what is trained (a digest of settings, data and start); a checkpoint with another identity is
     refused. ``checkpoint`` is the file to write and, where it exists, to go on from. ``on_epoch(epoch)`` is called
     with the model in eval mode and returns the epoch's row of the history. ``on_step(n)`` is told of n finished steps.
+    ``after_step(step)`` is called after every optimiser step, with the number of all steps until then, before anything
+    else sees the weights: what it changes in the model is in every checkpoint. So that a resumed training is the same,
+    it must depend on the step and the model's state dict alone.
     ``planned_steps`` is what the learning rate is spread over, where that is more than the steps of this training.
     ``until``: stop after this step with a checkpoint to go on from, as if interrupted there.
 
@@ -174,6 +179,8 @@ def train(
                 place.step += 1
                 place.batch += len(window)
                 place.examples += count
+                if after_step:
+                    after_step(place.step)
                 if on_step:
                     on_step(1)
                 if place.step == until:
@@ -205,7 +212,7 @@ def train(
         accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         # under mixed precision accelerate puts the method back as an attribute, which a copied model would share
         vars(model).pop("forward", None)
-        accelerator.free_memory()
+        _free(accelerator)
     model.eval()
     return TrainResult(place.history, place.step, place.examples, place.seconds + time.monotonic() - counted)
 
@@ -220,6 +227,19 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def _free(accelerator: Accelerator) -> None:
+    """Makes the accelerator forget what it prepared. It then walks over every object of the process, half a second each
+    time, to give a device's memory back; on a CPU there is none, and what is garbage goes when Python next looks."""
+    walks = accelerator.device.type != "cpu" or gc.get_freeze_count() > 0
+    if not walks:
+        gc.freeze()
+    try:
+        accelerator.free_memory()
+    finally:
+        if not walks:
+            gc.unfreeze()
 
 
 def _fresh_scaler(accelerator: Accelerator) -> None:

@@ -59,6 +59,19 @@ def write_world(folder: Path) -> Path:
     return path
 
 
+def write_text(folder: Path) -> Path:
+    """Plain text in the world's words, some lines to a document."""
+    lines = [
+        f"the {one} is {word} and the {other} is {end}"
+        for one in NOUNS[:4]
+        for other in NOUNS[4:]
+        for word, end in zip(GOOD + BAD, BAD + GOOD, strict=True)
+    ]
+    path = folder / "text.txt"
+    path.write_text("\n\n".join("\n".join(lines[i : i + 3]) for i in range(0, len(lines), 3)), encoding="utf-8")
+    return path
+
+
 def _feelings(folder: Path, rng: np.random.Generator) -> None:
     lines = {"train": 90, "dev": 30}
     for split, rows in lines.items():

@@ -35,6 +35,21 @@ def test_a_known_head_computes_no_logits_elsewhere(model_type):
 
 
 @pytest.mark.parametrize("model_type", [*HEADS, "albert"])
+def test_every_layer_stands_beside_the_logits(model_type):
+    network = tiny(model_type)
+    batch = batches().batch(0)
+    model = MaskedLanguageModel(network)
+    logits, beside, layers = model(batch.input_ids, batch.positions, every_layer=True)
+    torch.testing.assert_close(logits, model(batch.input_ids, batch.positions)[0])
+    expected = network.base_model(batch.input_ids, output_hidden_states=True).hidden_states[1:]
+    torch.testing.assert_close(list(layers), list(expected))
+    assert beside is None and len(layers) == 2
+    nothing, _, same = model(batch.input_ids, None, every_layer=True)
+    assert nothing is None
+    torch.testing.assert_close(same, layers)
+
+
+@pytest.mark.parametrize("model_type", [*HEADS, "albert"])
 def test_padding_changes_no_loss(model_type):
     model = MaskedLanguageModel(tiny(model_type), next_sentence=True).eval()
     batch = next(b for b in paired_batches().one_pass() if (b.attention_mask == 0).any() and b.pairs)

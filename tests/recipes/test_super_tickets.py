@@ -1,11 +1,14 @@
-"""The settings of the recipe that decide budgets."""
+"""The settings of the recipe that decide budgets, and the ladders drawn by them."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
 
 from mtl_tickets.recipes.super_tickets import SuperTickets
 from mtl_tickets.settings import InvalidSetting
+from mtl_tickets.tickets.ticket import Ticket
+from tests.tickets.worlds import BASE, NEURONS, base_of, scores_of
 
 
 def recipe(**changes):
@@ -35,3 +38,22 @@ def test_multi_task_training_sees_each_task_as_often_as_its_own_training(rows, e
 def test_what_contradicts_an_equal_budget_is_refused(clash):
     with pytest.raises((ValueError, InvalidSetting), match="as_single"):
         recipe(**clash)
+
+
+@pytest.mark.parametrize("space", [BASE, NEURONS])
+@pytest.mark.parametrize("compat", [{}, {"random_with_replacement": True}])
+@pytest.mark.parametrize("allocation", ["layer_normalised", "per_matrix"])
+def test_ladders_and_their_controls_stay_inside_a_base(space, compat, allocation):
+    settings = recipe(controls=["random", "losing"], ladder={"allocation": allocation}, compat=compat)
+    bench = SimpleNamespace(seed=3, settings=SimpleNamespace(name="x"), weight_hash="abc", space=space)
+    for base in (base_of(space, 1), Ticket.dense(space)):
+        bench.within = base
+        rungs = settings._rungs(bench, "rte", scores_of(space, 1))
+        assert len(rungs) == 24 and all(ticket <= base for ticket in rungs.values())
+        for kind in ("winning", "losing"):
+            ladder = [rungs[f"{kind}-{k}"] for k in range(1, 9)]
+            assert all(smaller <= larger for larger, smaller in itertools.pairwise(ladder))
+            assert [rung.counts() for rung in ladder] == [rungs[f"winning-{k}"].counts() for k in range(1, 9)]
+    bench.within = None
+    plain = settings._rungs(bench, "rte", scores_of(space, 1))
+    assert rungs == plain and all(rungs[name].about == plain[name].about for name in plain)

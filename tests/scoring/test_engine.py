@@ -7,10 +7,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
+from mtl_tickets.model.anatomy import space_of
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
 from mtl_tickets.scoring import SCORES, ScoreSettings, score_tasks
 from mtl_tickets.scoring.engine import row_weights
+from mtl_tickets.tickets.ticket import Ticket
 from tests import tiny
+from tests.scoring.silenced import silence, two_heads_and_a_block_less
 
 CLASSES = {"a": 2, "b": 3, "c": 1}
 GATED = ["first_order", "fisher", "gate_gradient"]
@@ -125,6 +128,28 @@ def test_the_accumulation_defect_in_closed_form(model, tasks, accelerator):
         total = total + running
     defect = scored(model, {"a": task}, accelerator, accumulate=True)["a"].values["heads"]
     np.testing.assert_allclose(defect, total / 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", GATED)
+@pytest.mark.parametrize("neurons", [False, True])
+def test_inside_a_base_scores_are_those_of_the_smaller_encoder(tasks, accelerator, kind, neurons):
+    model, silenced = tiny.model(CLASSES), tiny.model(CLASSES)
+    space = space_of(model.config, neurons)
+    base = two_heads_and_a_block_less(space)
+    silence(silenced, base)
+    settings, plain = ScoreSettings(kind=kind, batch_size=8), Ticket.dense(space)
+    inside = score_tasks(model, space, tasks, settings, accelerator, pad_id=0, within=base)
+    expected = score_tasks(silenced, space, tasks, settings, accelerator, pad_id=0)
+    for task in tasks:
+        for part, kept in base.units.items():
+            there = kept & base.units["ffn"][:, None] if part == "neurons" else kept
+            np.testing.assert_allclose(inside[task].values[part][there], expected[task].values[part][there], rtol=1e-4)
+            assert (inside[task].values[part][~kept] == 0).all()
+    whole = score_tasks(model, space, tasks, settings, accelerator, pad_id=0, within=plain)
+    without = score_tasks(model, space, tasks, settings, accelerator, pad_id=0)
+    for task in tasks:
+        assert whole[task].about == without[task].about
+        assert all(whole[task].values[part].tobytes() == without[task].values[part].tobytes() for part in space.parts)
 
 
 def test_sampling_takes_that_many_rows(model, tasks, accelerator):

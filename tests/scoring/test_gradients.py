@@ -14,6 +14,7 @@ from mtl_tickets.scoring.gradients import gradient_products
 from mtl_tickets.tickets.gradients import gradient_agreement, half_agreement, opposed, unit_cosines
 from mtl_tickets.tickets.ticket import Ticket
 from tests import tiny
+from tests.scoring.silenced import silence, two_heads_and_a_block_less
 
 CLASSES = {"a": 2, "b": 3, "c": 1}
 
@@ -158,6 +159,21 @@ def test_tickets_are_left_out_of_it_and_left_on(tasks, space, accelerator):
     model.set_tickets(tickets)
     same(bare, products_of(model, space, tasks, accelerator))
     assert model.tickets == tickets and model.gates.masks([0, 1, 2])
+
+
+def test_through_tickets_dropped_units_have_no_gradient_and_others_that_of_the_smaller_encoder(
+    tasks, space, accelerator
+):
+    masked, silenced = tiny.model(CLASSES), tiny.model(CLASSES)
+    ticket = two_heads_and_a_block_less(masked.space)
+    masked.set_tickets(dict.fromkeys(CLASSES, ticket))
+    silence(silenced, ticket)
+    found = products_of(masked, space, tasks, accelerator, through_tickets=True)
+    expected = products_of(silenced, space, tasks, accelerator)
+    for part, kept in {"heads": ticket.units["heads"], "ffn": ticket.units["ffn"]}.items():
+        assert (found.values[part][~kept] == 0).all()
+        np.testing.assert_allclose(found.values[part][kept], expected.values[part][kept], rtol=1e-4, atol=1e-9)
+    assert not np.allclose(products_of(masked, space, tasks, accelerator).values["ffn"], found.values["ffn"])
 
 
 def test_the_model_is_left_as_it_was(model, space, tasks, accelerator):

@@ -4,7 +4,8 @@ import pytest
 from mtl_tickets.errors import ConfigError, TicketError
 from mtl_tickets.settings import Document, Settings, check
 from mtl_tickets.tickets.budget import Budget, LadderSettings, ladder_budgets
-from tests.tickets.worlds import BASE, LARGE, NEURONS, SMALL, WEIGHTS, ticket_of
+from mtl_tickets.tickets.ticket import Ticket
+from tests.tickets.worlds import BASE, LARGE, NEURONS, SMALL, WEIGHTS, base_of, ticket_of
 
 
 def rungs(space, **settings):
@@ -34,6 +35,30 @@ def test_free_ladders_take_each_pool_by_itself():
         {"weights": 103},
     ]
     assert ladder_budgets(NEURONS, LadderSettings(kind="free", neurons=[0.5])) == [{"neurons": 36}]
+
+
+@pytest.mark.parametrize("space", [BASE, LARGE, NEURONS])
+@pytest.mark.parametrize("settings", [{}, {"kind": "free", "heads": [0.1, 0.5], "ffn": [0, 0.5]}, {"step": 0.125}])
+def test_rungs_in_a_base_drop_fractions_of_what_it_keeps(space, settings):
+    settings = LadderSettings(**settings)
+    assert ladder_budgets(space, settings, Ticket.dense(space)) == ladder_budgets(space, settings)
+    base = base_of(space, 1)
+    gone = Budget.of(base)
+    there = {pool: sum(space.sizes[part] for part in parts) - gone[pool] for pool, parts in space.pools.items()}
+    for k, budget in enumerate(ladder_budgets(space, settings, base)):
+        if settings.kind == "free":
+            shares = {"heads": settings.heads[k], "ffn": settings.ffn[k]}
+        else:
+            step = settings.step or (0.1 if space.layers < 24 else 0.05)
+            shares = {"heads": step * (k + 1), "ffn": step * (k + 1) / 1.2}
+        for pool in space.pools:
+            more = there[pool] * shares.get(pool, 0)
+            assert gone[pool] <= budget[pool] <= gone[pool] + more + 1e-9 < budget[pool] + 1 + 1e-6
+
+
+def test_a_ladder_needs_a_base_of_its_own_space():
+    with pytest.raises(TicketError, match="layers = 12 instead of 3"):
+        ladder_budgets(SMALL, LadderSettings(), Ticket.dense(BASE))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from mtl_tickets.errors import TicketError
 from mtl_tickets.tickets.draw import Budget, LadderSettings, best_heads, draw, ladder, reference_random_ticket
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.ticket import Ticket
-from tests.tickets.worlds import BASE, LARGE, NEURONS, SMALL, SPACES, WEIGHTS, scores_of
+from tests.tickets.worlds import BASE, LARGE, NEURONS, SMALL, SPACES, WEIGHTS, base_of, distorted, scores_of
 
 ALLOCATIONS = ("layer_normalised", "global", "per_matrix")
 CONTROLS = {"winning": lambda s: s, "random": lambda s: Scores.random(s.space, 3), "losing": lambda s: s.reversed()}
@@ -149,6 +149,114 @@ def test_impossible_budgets_are_refused(budget, complaint):
 def test_an_unknown_allocation_names_the_nearest():
     with pytest.raises(TicketError, match="did you mean 'per_matrix'"):
         draw(scores_of(BASE, 1), {}, allocation="per_layer_matrix")
+
+
+# ------------------------------------------------------------------------------------------------- inside a base
+
+
+def fractions_inside(base):
+    for tenth in range(11):
+        yield Budget.fractions(base.space, dict.fromkeys(base.space.pools, tenth / 10), base)
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize("seed", range(3))
+def test_draws_inside_a_base_are_exact_and_nested_from_the_base_on(space, control, allocation, seed):
+    scores, base = CONTROLS[control](scores_of(space, seed)), base_of(space, 7 + seed)
+    before = base
+    for tenth, budget in enumerate(fractions_inside(base)):
+        ticket = draw(scores, budget, allocation=allocation, within=base)
+        assert ticket <= before
+        assert tenth or ticket == base
+        for pool, dropped in Budget.of(ticket).items():
+            least = len(ticket.units["heads"]) if pool == "heads" else 0
+            assert dropped == min(budget[pool], sum(space.sizes[part] for part in space.pools[pool]) - least)
+        if "heads" in space.parts:
+            assert ticket.units["heads"].any(axis=1).all()
+        before = ticket
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_the_whole_encoder_is_a_base_that_changes_nothing(space, allocation):
+    scores, whole = scores_of(space, 1), Ticket.dense(space)
+    for budget in every_fraction(space):
+        plain, inside = (draw(scores, budget, 2, allocation, within=base) for base in (None, whole))
+        assert inside == plain and inside.about == plain.about
+    if "heads" in space.parts:
+        settings = LadderSettings(allocation=allocation)
+        assert ladder(scores, settings, whole) == ladder(scores, settings)
+        one, two = (reference_random_ticket(space, {"heads": 4, "ffn": 2}, 3, base) for base in (None, whole))
+        assert one == two and one.about == two.about
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_scores_of_units_outside_a_base_decide_nothing(space, allocation):
+    scores, base = scores_of(space, 1), base_of(space, 2)
+    for budget in fractions_inside(base):
+        told, wild = (draw(s, budget, 2, allocation, base) for s in (scores, distorted(scores, base)))
+        assert told == wild
+
+
+@pytest.mark.parametrize("least", [1, 2, 5])
+def test_protected_are_the_best_heads_among_those_of_the_base(least):
+    base, scores = base_of(BASE, 3, kept=0.3), scores_of(BASE, 1)
+    ticket = draw(scores, {"heads": 144, "ffn": 12}, least, within=base)
+    for layer, kept in enumerate(base.units["heads"]):
+        ranked = [head for head in np.argsort(scores.values["heads"][layer]) if kept[head]]
+        assert np.flatnonzero(ticket.units["heads"][layer]).tolist() == sorted(ranked[-least:])
+
+
+def test_per_matrix_takes_the_same_fraction_of_what_the_base_keeps_everywhere():
+    base = base_of(BASE, 5, kept=0.6)
+    there = base.units["heads"].sum(axis=1)
+    for tenth in range(9):
+        budget = Budget.fractions(BASE, {"heads": tenth / 10}, base)
+        ticket = draw(scores_of(BASE, 1), budget, 0, "per_matrix", base)
+        lost = there - ticket.units["heads"].sum(axis=1)
+        assert np.abs(lost - there * tenth / 10).max() <= 1
+
+
+def test_a_layer_without_heads_in_the_base_has_none():
+    units = {part: kept.copy() for part, kept in base_of(SMALL, 1).units.items()}
+    units["heads"][1] = False
+    base = Ticket(SMALL, units)
+    ticket = draw(scores_of(SMALL, 1), {"heads": 12, "ffn": 3}, within=base)
+    assert ticket.units["heads"].sum(axis=1).tolist() == [1, 0, 1]
+
+
+def test_a_budget_smaller_than_what_the_base_drops_is_refused():
+    base = base_of(SMALL, 1, kept=0.5)
+    heads, ffn = base.dropped("heads"), base.dropped("ffn")
+    assert heads and ffn
+    for drawn in (
+        lambda b: draw(scores_of(SMALL, 1), b, within=base),
+        lambda b: reference_random_ticket(SMALL, b, 0, base),
+    ):
+        with pytest.raises(TicketError) as caught:
+            drawn({"heads": heads - 1})
+        assert [str(problem) for problem in caught.value.problems] == [
+            f"budget.heads: must be at least {heads}, which the base drops; found {heads - 1}",
+            f"budget.ffn: must be at least {ffn}, which the base drops; found 0",
+        ]
+        assert drawn({"heads": heads, "ffn": ffn}) == base
+
+
+def test_a_base_of_another_encoder_is_refused():
+    with pytest.raises(TicketError, match="layers = 12 instead of 3"):
+        draw(scores_of(SMALL, 1), {}, within=Ticket.dense(BASE))
+
+
+def test_the_published_control_stays_inside_a_base():
+    base = base_of(BASE, 1)
+    gone = Budget.of(base)
+    for seed in range(50):
+        ticket = reference_random_ticket(BASE, {"heads": gone["heads"] + 40, "ffn": gone["ffn"] + 4}, seed, base)
+        assert ticket <= base
+        assert 0 < ticket.dropped("heads") - gone["heads"] < 40
 
 
 # ---------------------------------------------------------------------- the published random control (METHODS 1.8)

@@ -7,8 +7,9 @@ from safetensors.numpy import save_file
 
 from mtl_tickets.errors import TicketError
 from mtl_tickets.tickets.scores import ScoreOrigin, Scores
-from mtl_tickets.tickets.space import StructuredSpace
-from tests.tickets.worlds import BASE, SMALL, SPACES, WEIGHTS, scores_of
+from mtl_tickets.tickets.space import StructuredSpace, WeightSpace
+from mtl_tickets.tickets.ticket import Ticket
+from tests.tickets.worlds import BASE, SMALL, SPACES, WEIGHTS, base_of, scores_of
 
 
 def test_heads_are_normalised_by_layer_and_blocks_over_layers():
@@ -73,6 +74,28 @@ def test_rank_agreement_is_spearmans(space):
     assert one.rank_agreement(two) == two.rank_agreement(one)
     assert one.rank_agreement(one) == 1
     assert one.rank_agreement(one.reversed()) == -1
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_rank_agreement_inside_a_base_is_that_of_its_units_alone(space):
+    one, two, base = scores_of(space, 1), scores_of(space, 2), base_of(space, 3)
+    alone = WeightSpace({part: (int(kept.sum()),) for part, kept in base.units.items()})
+    small = [Scores(alone, {part: s.values[part][kept] for part, kept in base.units.items()}) for s in (one, two)]
+    assert one.rank_agreement(two, base) == pytest.approx(small[0].rank_agreement(small[1]), abs=1e-12)
+    assert one.rank_agreement(two, Ticket.dense(space)) == one.rank_agreement(two)
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_scores_inside_a_base_say_nothing_of_other_units(space):
+    scores, base = scores_of(space, 1, task="rte"), base_of(space, 3)
+    inside = scores.inside(base)
+    assert inside.about == scores.about
+    for part, kept in base.units.items():
+        assert (inside.values[part][kept] == scores.values[part][kept]).all() and (
+            inside.values[part][~kept] == 0
+        ).all()
+    with pytest.raises(TicketError, match="must have the same unit space"):
+        scores.inside(Ticket.dense(StructuredSpace.of(layers=1, heads=1, hidden=2, intermediate=2, total=99)))
 
 
 def test_rank_agreement_with_ties_and_constants():

@@ -34,6 +34,21 @@ def ticket_of(space: UnitSpace, seed: int, kept: float = 0.6) -> Ticket:
     return Ticket(space, {part: generator.random(shape) < kept for part, shape in space.parts.items()})
 
 
+def base_of(space: UnitSpace, seed: int, kept: float = 0.7) -> Ticket:
+    """A random base; every layer keeps a head, where there are heads."""
+    units = {part: values.copy() for part, values in ticket_of(space, seed, kept).units.items()}
+    if "heads" in units:
+        units["heads"][:, seed % units["heads"].shape[1]] = True
+    return Ticket(space, units)
+
+
+def distorted(scores: Scores, base: Ticket, seed: int = 0) -> Scores:
+    """Scores that say the same of what the base keeps, and something wild of all else."""
+    wild = np.random.default_rng(seed)
+    values = {p: np.where(base.units[p], v, wild.normal(0, 1e6, v.shape)) for p, v in scores.values.items()}
+    return Scores(scores.space, values, scores.about)
+
+
 def halves_of(space: UnitSpace, seed: int, numbers: int = 5, noise: float = 0.1) -> list[dict[str, np.ndarray]]:
     """Two vectors of ``numbers`` for every unit that differ by ``noise``, as the halves of a task's rows do."""
     generator = np.random.default_rng(seed)

@@ -80,6 +80,41 @@ def test_stopped_and_resumed_is_bit_equal(tasks, accelerator, tmp_path, kind, re
         assert (again.steps, again.examples) == (result.steps, result.examples)
 
 
+def test_what_is_done_after_a_step_is_in_every_checkpoint(tasks, accelerator, tmp_path):
+    """Weights halved after every third step: a training stopped right after one goes on from the halved ones."""
+    how, source = settings(accumulate=2), TaskBatches(tasks, settings().batches, 5, 0)
+
+    def training(until=None, path=None):
+        model, steps, order = tiny.model(CLASSES), [], []
+
+        def after_step(step):
+            assert model.training
+            order.append("after")
+            steps.append(step)
+            if step % 3 == 0:
+                with torch.no_grad():
+                    next(model.encoder.parameters()).mul_(0.5)
+
+        result = train(
+            model, source, task_loss, how, accelerator, seed=3, checkpoint=path, until=until, after_step=after_step,
+            on_step=lambda n: order.append("on"),
+            on_epoch=lambda epoch: {"sum": float(sum(p.detach().sum() for p in model.parameters()))},
+        )  # fmt: skip
+        return weights(model), steps, result, order
+
+    whole, steps, result, order = training()
+    assert steps == list(range(1, result.steps + 1)) and result.steps == total_steps(source, how)
+    assert order == ["after", "on"] * result.steps
+    for until in (1, 3, 4, result.steps - 1):
+        path = tmp_path / str(until)
+        training(until, path)
+        resumed, left, again, _ = training(path=path)
+        assert left == steps[until:]
+        assert equal(resumed, whole) and again.history == result.history
+    plain, _ = run(tasks, accelerator, how)
+    assert not equal(plain.state_dict(), whole)
+
+
 def test_accumulation_resumes_too(tasks, accelerator, tmp_path):
     how = settings(accumulate=3)
     model, _ = run(tasks, accelerator, how)

@@ -9,7 +9,8 @@ A rule says who votes with what weight (:meth:`SharingRule.weights`), what a bal
 unit it keeps, or its normalised scores) and what is kept: the units whose tally passes a threshold, or, drawn from the
 tally (:meth:`SharingRule.redrawn`), exactly as many as t's own ticket has. Two things hold for all rules, because the
 operator sees to them: the result does not depend, to the last bit, on the order of the tasks; and every layer keeps at
-least one head.
+least one head. Inside a base, a ticket that all tasks' tickets lie inside, no rule gives a unit that the base drops,
+and what scores say of such units decides nothing; a layer keeps a head where the base has one.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ Tally = dict[str, np.ndarray]
 class Poll:
     """What a rule may know: every task's ticket, scores and number of training rows, in the order of their names.
 
-    Raises :class:`TicketError` where a task lacks one of the three, or unit spaces differ.
+    ``within`` is the base they live inside, None the whole encoder; scores are 0 outside it.
+
+    Raises :class:`TicketError` where a task lacks one of the three, unit spaces differ, or a ticket keeps a unit that
+    the base drops.
     """
 
     tickets: Mapping[str, Ticket]
@@ -51,6 +55,7 @@ class Poll:
     rows: Mapping[str, int]
     seed: int = 0
     """Of the run: what a rule draws at random is another draw in another run."""
+    within: Ticket | None = None
 
     def __post_init__(self) -> None:
         tasks = sorted(set(self.tickets) | set(self.scores) | set(self.rows))
@@ -75,6 +80,22 @@ class Poll:
         for task in tasks:
             require_equal(self.space, self.tickets[task].space, f"the tickets of {tasks[0]} and {task}")
             require_equal(self.space, self.scores[task].space, f"the ticket of {tasks[0]} and the scores of {task}")
+        if self.within is not None:
+            self._move_inside(self.within)
+
+    def _move_inside(self, base: Ticket) -> None:
+        require_equal(base.space, self.space, "the base and the tickets inside it")
+        outside = {
+            task: sum(kept for kept, _ in (ticket - base).counts().values()) for task, ticket in self.tickets.items()
+        }
+        problems = [
+            Problem("a ticket must lie inside the base", place=task, found=f"{count} units that the base drops")
+            for task, count in outside.items()
+            if count
+        ]
+        if problems:
+            raise TicketError(problems)
+        object.__setattr__(self, "scores", {task: scores.inside(base) for task, scores in self.scores.items()})
 
     @property
     def tasks(self) -> list[str]:
@@ -92,7 +113,7 @@ class Poll:
     @cached_property
     def rank_agreement(self) -> dict[str, dict[str, float]]:
         """task -> task -> rank agreement of their normalised scores, -1 to 1."""
-        return rank_agreement_matrix(self.scores)
+        return rank_agreement_matrix(self.scores, self.within)
 
     @cached_property
     def agreement(self) -> dict[tuple[str, str], float]:
@@ -134,10 +155,11 @@ class SharingRule(Settings):
         scores: Mapping[str, Scores],
         rows: Mapping[str, int],
         seed: int = 0,
+        within: Ticket | None = None,
     ) -> dict[str, Ticket]:
         """The shared ticket of every task, in the order of ``tickets``. ``rows`` are the tasks' training rows, ``seed``
-        is the run's."""
-        poll = Poll(tickets, scores, rows, seed)
+        is the run's, ``within`` the base that all tickets lie inside."""
+        poll = Poll(tickets, scores, rows, seed, within)
         return {task: self._shared(task, poll) for task in tickets}
 
     def __str__(self) -> str:
@@ -171,13 +193,13 @@ class SharingRule(Settings):
 
         Protection and allocation are those its origin records (at least one head a layer; layer-normalised where it
         records none), so that a tally that ranks the units as the task itself does gives the ticket it had. Only a
-        ticket with fewer heads than layers grows: to one head a layer.
+        ticket with fewer heads than layers grows: to one head a layer. Never is a unit kept that the base drops.
         """
         mine = poll.tickets[task]
         # tallies are on one scale already: normalising them again would rank them otherwise
         allocation: Allocation = "per_matrix" if mine.about.allocation == "per_matrix" else "global"
         least = max(1, 1 if mine.about.min_heads is None else mine.about.min_heads)
-        return draw(Scores(poll.space, tally), Budget.of(mine), least, allocation).units
+        return draw(Scores(poll.space, tally), Budget.of(mine), least, allocation, poll.within).units
 
     @staticmethod
     def on_one_scale(scores: Scores, ticket: Ticket) -> Units:
@@ -187,7 +209,10 @@ class SharingRule(Settings):
     def _shared(self, task: str, poll: Poll) -> Ticket:
         weights = self.weights(task, poll)
         tally = poll.add({voter: (weight, self.ballot(task, voter, poll)) for voter, weight in weights.items()})
-        units, repaired = _with_a_head_in_each_layer(self.keep(task, tally, weights, poll), poll)
+        units = self.keep(task, tally, weights, poll)
+        if poll.within is not None:
+            units = {part: kept & poll.within.units[part] for part, kept in units.items()}
+        units, repaired = _with_a_head_in_each_layer(units, poll)
         about = poll.tickets[task].about
         if self.makes is not None:
             about = replace(about, kind=self.makes)
@@ -274,9 +299,12 @@ def _ranks(first: Tally, second: Tally, space: UnitSpace) -> Tally:
 
 
 def _with_a_head_in_each_layer(units: Units, poll: Poll) -> tuple[Units, list[int]]:
-    """Gives every layer without heads its best one by the summed normalised scores of all tasks; and says which."""
+    """Gives every layer without heads its best one by the summed normalised scores of all tasks; and says which.
+
+    Inside a base the best one that the base keeps, where there is one.
+    """
     if not isinstance(poll.space, StructuredSpace):
         return units, []
     headless = units["heads"].sum(axis=1) == 0
-    best = best_heads(poll.summed_heads, 1) & headless[:, None]
-    return {**units, "heads": units["heads"] | best}, np.flatnonzero(headless).tolist()
+    best = best_heads(poll.summed_heads, 1, poll.within) & headless[:, None]
+    return {**units, "heads": units["heads"] | best}, np.flatnonzero(best.any(axis=1)).tolist()
