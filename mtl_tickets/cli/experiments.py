@@ -83,11 +83,9 @@ def _show_table(loaded: Loaded, runs: list[RunSummary]) -> None:
     write_markdown(summary, loaded.folder / "summary.md")
     console = out()
     console.print()
-    for part in (summary.main, summary.extra):
-        if part is None:
-            continue
-        if part is summary.extra:
-            console.print("tasks answered by another task's head", style="dim")
+    for said, part in summary.tables.items():
+        if said:
+            console.print(said, style="dim")
         for table in terminal_tables(part, console.width):
             console.print(table)
             console.print()

@@ -142,7 +142,13 @@ class Imp(RecipeSettings):
             names = {"magnitude": "one-shot magnitude", "reinitialised": "IMP, weights drawn anew"}
             names |= {"shuffled": "IMP, layers shuffled", "random": "random"}
             headings |= {f"{control}/{percent}": f"{names[control]} {percent} %" for control in self.controls}
+            if MLM in self.sources and self.transfer:
+                headings[f"transfer/{percent}/{MLM}"] = f"IMP on text {percent} %"
         return headings
+
+    def reported(self, stage: str, task: str) -> bool:
+        on_sources = stage.partition("/")[0] in ("imp", "reinitialised", "shuffled")
+        return not on_sources or not self.sources or task in self.sources
 
     # -- sizes --------------------------------------------------------------------------------------------------------
 

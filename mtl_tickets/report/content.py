@@ -33,6 +33,7 @@ from mtl_tickets.report.document import (
 )
 from mtl_tickets.report.row_content import on_other_rows
 from mtl_tickets.report.run_content import cost, training, what_was_run
+from mtl_tickets.report.sparsity_content import sparsity, transfer
 from mtl_tickets.report.tables import AVERAGE, NOT_APPLICABLE, REMAINING, Comparison
 from mtl_tickets.report.ticket_content import tickets
 from mtl_tickets.report.verdict_content import signed, verdict
@@ -54,14 +55,29 @@ def document(data: ReportData) -> Document:
         (
             Section("verdict", "Verdict", tuple(verdict(data))),
             Section("scores", "Scores", tuple(_scores(data))),
-            Section("ladders", "Phase transition", tuple(_ladders(data))),
-            Section("choice", "Honest choice", tuple(honest_choice(data))),
-            Section("tickets", "Tickets", tuple(tickets(data))),
-            Section("training", "Training", tuple(training(data))),
+            *(Section(name, *_of_recipe(name, data)) for name in data.sections if _is_due(name, data)),
             Section("cost", "Cost", tuple(cost(data))),
             Section("run", "What was run", tuple(what_was_run(data))),
         ),
     )
+
+
+def _of_recipe(name: str, data: ReportData) -> tuple[str, tuple[Block, ...]]:
+    """Title and blocks of a section that not every recipe has."""
+    title, blocks = {
+        "sparsity": ("Sparsity", sparsity),
+        "transfer": ("Transfer", transfer),
+        "ladders": ("Phase transition", _ladders),
+        "choice": ("Honest choice", honest_choice),
+        "tickets": ("Tickets", tickets),
+        "training": ("Training", training),
+    }[name]
+    return title, tuple(blocks(data))
+
+
+def _is_due(name: str, data: ReportData) -> bool:
+    """Whether there is, or will be, something to say: not every experiment tries tickets on other tasks."""
+    return name != "transfer" or bool(data.transfers or data.missing)
 
 
 # -- scores ------------------------------------------------------------------------------------------------------------
@@ -75,6 +91,8 @@ def _scores(data: ReportData) -> Iterable[Block]:
     yield _comparison(data.scores, f"Scores: {about}. ★ marks the best of a line; {REMAINING} is the mean over tasks.")
     if data.extra is not None:
         yield _comparison(data.extra, "Tasks answered by another task's head")
+    if data.language is not None:
+        yield _comparison(data.language, "Masked-language modelling (mlm) on held-out text: loss in nats per token")
     for i, judgement in enumerate(data.judgements):
         table = _differences(judgement)
         yield table if i == 0 else Fold(f"The same against {judgement.baseline}", (table,))
@@ -87,7 +105,7 @@ def _comparison(table: Comparison, caption: str) -> Table:
         shown = (TableCell(str(cell), best) for cell, best in zip(cells, table.marked(name), strict=True))
         head: Text = name if name in (AVERAGE, REMAINING) else Said(name)
         rows.append(TableRow(head, tuple(shown), sums=name == AVERAGE))
-    return Table(caption, ("task", *(Said(heading) for heading in table.headings)), tuple(rows))
+    return Table(caption, (table.of, *(Said(heading) for heading in table.headings)), tuple(rows))
 
 
 def _differences(judgement: Judgement) -> Table:

@@ -16,20 +16,28 @@ from mtl_tickets.evaluation.verdicts import Contrast, compare_all
 from mtl_tickets.files import read_json
 from mtl_tickets.report.choosing import optimism
 from mtl_tickets.report.courses import costs, courses, ladders
-from mtl_tickets.report.data import Difference, Judgement, Method, ReportData, SeedFacts, TaskFacts
+from mtl_tickets.report.data import FULL, Difference, Judgement, Method, ReportData, SeedFacts, TaskFacts
 from mtl_tickets.report.keeping import tickets_of
 from mtl_tickets.report.row_findings import on_rows
 from mtl_tickets.report.runs import Run, fullest, read_runs
-from mtl_tickets.report.tables import AVERAGE, REMAINING, Comparison, comparison, evaluation_only
+from mtl_tickets.report.stage_costs import stage_costs
+from mtl_tickets.report.subnetworks import curves, transfers
+from mtl_tickets.report.tables import (
+    AVERAGE,
+    REMAINING,
+    Comparison,
+    comparison,
+    evaluation_only,
+    language_modelling,
+)
 
-DENSE, SINGLE = "multi/dense", "single"
-SCORED = ("score", "remaining")
+SCORED = ("score", "remaining", "loss")
 
 
-def gather(place: str | Path, baselines: Sequence[str] = ("dense",), seeds: Sequence[int] | None = None) -> ReportData:
+def gather(place: str | Path, baselines: Sequence[str] = (), seeds: Sequence[int] | None = None) -> ReportData:
     """What there is to say about the experiment folder, or the single run, at ``place``. ``baselines``: the rules that
-    all others are held against, each with a correction of its own; the first decides. ``seeds``: those that count, None
-    for all there are.
+    all others are held against, each with a correction of its own, in place of the recipe's first baseline; the first
+    decides. ``seeds``: those that count, None for all there are.
 
     Raises :class:`CheckpointError` where there is no run, none has begun, or a row is missing.
     """
@@ -42,15 +50,17 @@ def gather(place: str | Path, baselines: Sequence[str] = ("dense",), seeds: Sequ
     headings = recipe.columns()
     used, stages = fullest(begun, headings)
     first = used[0]
-    methods = tuple(Method(stage, headings[stage], _name(stage)) for stage in stages)
+    methods = tuple(Method(stage, headings[stage], _name(stage, headings[stage])) for stage in stages)
     rows = [row for run in used for row in run.rows if row.metric in SCORED]
     shown_seeds = tuple(run.seed for run in used)
     learned = {task: first.splits[task] for task in first.learned}
     extra = {task: splits for task, splits in first.splits.items() if task not in learned}
     shown = {method.stage: method.heading for method in methods}
-    scores = comparison(rows, shown, learned, shown_seeds) if shown and learned else None
-    judged = judgements(scores, methods, [f"multi/{name}" for name in baselines]) if scores else ()
+    scores = comparison(rows, shown, learned, shown_seeds, recipe.reported) if shown and learned else None
+    named = [f"multi/{name}" for name in baselines] or recipe.baselines[:1]
+    judged = judgements(scores, methods, [*named, *recipe.baselines[1:]], recipe.compared) if scores else ()
     models = any(not stage.startswith("yardstick/") for stage in stages)
+    pruned = "sparsity" in recipe.sections
     all_rungs = getattr(getattr(recipe, "search", None), "kind", "all") == "all"
     alone = (place / "config.yaml").is_file()
     asked = () if alone else first.experiment.seeds if seeds is None else seeds
@@ -61,15 +71,19 @@ def gather(place: str | Path, baselines: Sequence[str] = ("dense",), seeds: Sequ
         methods=methods,
         seeds=shown_seeds,
         scores=scores,
-        extra=evaluation_only(rows, shown, extra, shown_seeds) if extra and models else None,
+        extra=evaluation_only(rows, shown, extra, shown_seeds, recipe.reported) if extra and models else None,
+        language=language_modelling(rows, shown, shown_seeds, recipe.reported) if recipe.has_text else None,
         judgements=judged,
         on_rows=on_rows(used, methods, {item.baseline: [m.method for m in item.average] for item in judged}),
+        curves=curves(used, headings) if pruned else (),
+        transfers=transfers(used, headings) if pruned else (),
         ladders=ladders(used, all_rungs),
         all_rungs=all_rungs,
         optimism=optimism(used, methods),
         tickets=tickets_of(used) if hasattr(recipe, "sharing") else None,
         courses=courses(used, methods),
-        costs=costs(used, methods),
+        costs=stage_costs(used, headings) if pruned else costs(used, methods),
+        sections=recipe.sections,
         notes=_notes(first, used),
         missing=tuple(_missing(runs, used, headings, stages, asked)),
         tasks=tuple(_task(first, used, task) for task in first.splits),
@@ -80,23 +94,28 @@ def gather(place: str | Path, baselines: Sequence[str] = ("dense",), seeds: Sequ
 
 
 def judgements(
-    scores: Comparison, methods: Sequence[Method], stages: Sequence[str] = (DENSE,)
+    scores: Comparison, methods: Sequence[Method], baselines: Sequence[str], compared: Sequence[str]
 ) -> tuple[Judgement, ...]:
-    """The multi-task models against each of ``stages``; then all of them against single-task models. A baseline that
-    is not there, or has nothing to stand against, is left out."""
+    """The methods that are ``compared`` against each of ``baselines`` (both by stage). A baseline that is not there, or
+    has nothing to stand against, is left out, and so is a method that some task has no score of."""
+    complete = [
+        method
+        for method, average in zip(methods, scores.lines[AVERAGE], strict=True)
+        if average.values and not method.stage.startswith("yardstick/")  # a rule may be called as one
+    ]
     values = {
         task: {
             method.name: dict(zip(scores.seeds, cell.values, strict=True))
             for method, cell in zip(methods, scores.lines[task], strict=True)
-            if not method.stage.startswith("yardstick/")  # a rule may be called as one
+            if method in complete
         }
         for task in scores.lines
         if task not in (AVERAGE, REMAINING)
     }
-    together = [method.name for method in methods if method.stage.startswith("multi/")]
+    together = [method.name for method in complete if method.stage in compared]
     found = []
-    for stage in (*stages, SINGLE):
-        baseline = next((method.name for method in methods if method.stage == stage), None)
+    for stage in baselines:
+        baseline = next((method.name for method in complete if method.stage == stage), None)
         against = [name for name in together if name != baseline]
         if baseline is None or not against:
             continue
@@ -127,10 +146,11 @@ def _difference(contrast: Contrast) -> Difference:
     )
 
 
-def _name(stage: str) -> str:
+def _name(stage: str, heading: str) -> str:
     """What sentences and figures call a column."""
     kind, _, name = stage.partition("/")
-    return {"multi": name, "yardstick": name.replace("_", " "), "single": "single-task"}.get(kind, stage)
+    names = {"multi": name, "yardstick": name.replace("_", " "), "single": "single-task", "full": FULL}
+    return names.get(kind, heading)
 
 
 # -- what a reader must know -------------------------------------------------------------------------------------------

@@ -79,10 +79,9 @@ def _without(against: Against, names: Sequence[str]) -> Against:
 
 def _file(run: Run, stage: str, task: str, split: str) -> Path | None:
     """Where a stage's predictions are, or those of the stage that it is the same as."""
-    folder = f"{stage}/{task}" if stage == "single" else stage
-    if not run.is_done(folder):
+    folder = run.made_by(stage, task)
+    if folder is None:
         return None
-    folder = run.stage(folder).get("same_as", folder)
     file = run.path / "stages" / folder / f"predictions-{task}-{split}.safetensors"
     return file if file.is_file() else None
 

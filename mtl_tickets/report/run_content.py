@@ -69,21 +69,27 @@ def cost(data: ReportData) -> Iterable[Block]:
     if not data.costs:
         yield Paragraph("No training is done yet.")
         return
+    sized = any(cost.parameters or cost.needed or cost.models for cost in data.costs)
     rows = []
     for cost in data.costs:
         head: Text = Said(cost.what) if cost.same_as is None else (Said(cost.what), f" (the model of {cost.same_as})")
-        cells = (_times(cost), _whole(cost.steps), *_sizes(cost))
+        cells = (_times(cost), _whole(cost.steps), *(_sizes(cost) if sized else ()))
         rows.append(TableRow(head, (TableCell(str(cost.trainings or NOT_APPLICABLE)), *map(TableCell, cells))))
     yield Table(
         f"What it takes{over(data.seeds, 'a mean over')}",
-        ("what", "trainings", "time", "steps", "parameters of a task", "of all tasks", "stored"),
+        ("what", "trainings", "time", "steps", *(("parameters of a task", "of all tasks", "stored") if sized else ())),
         tuple(rows),
     )
     yield Paragraph(
         "Time is that of the stages, evaluation included, in the process that ended them; trainings that ran side by "
-        "side shared the machine. Parameters of a task are those its ticket keeps, those of all tasks what any ticket "
-        "keeps (single-task models: their sum). A model is stored whole beside its tickets; mtl-tickets export writes "
-        "what is needed alone."
+        "side shared the machine."
+        + (
+            " Parameters of a task are those its ticket keeps, those of all tasks what any ticket keeps (single-task "
+            "models: their sum). A model is stored whole beside its tickets; mtl-tickets export writes what is needed "
+            "alone."
+            if sized
+            else ""
+        )
     )
 
 

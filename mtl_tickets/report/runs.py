@@ -13,6 +13,7 @@ from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.evaluation.records import Row, read_rows
 from mtl_tickets.files import read_json
 from mtl_tickets.locate import runs_in
+from mtl_tickets.report.tables import HELD_OUT, MLM
 
 if TYPE_CHECKING:
     from mtl_tickets.experiment import Experiment
@@ -115,6 +116,22 @@ class Run:
         root = self.path / "stages"
         return sorted(file.parent.relative_to(root).as_posix() for file in root.glob(f"{pattern}/done.json"))
 
+    def made_by(self, stage: str, task: str) -> str | None:
+        """The folder of the stage that made a column's rows of a task, or of the one that it is the same as; None where
+        there is none."""
+        own = next((folder for folder in (f"{stage}/{task}", stage) if self.is_done(folder)), None)
+        folder = own or self._makers.get((stage, task))
+        return None if folder is None else str(self.stage(folder).get("same_as", folder))
+
+    @cached_property
+    def _makers(self) -> dict[tuple[str, str], str]:
+        """Stage and task of rows -> the folder of the stage that made them."""
+        found = {}
+        for folder in self.stages("**"):
+            for row in self.stage(folder).get("rows", []):
+                found[row["stage"], row["task"]] = folder
+        return found
+
     @property
     def ticket_rules(self) -> list[str]:
         """The rules whose tickets are there for every task."""
@@ -182,12 +199,15 @@ def fullest(runs: Iterable[Run], stages: Iterable[str]) -> tuple[list[Run], list
 
 def column_complete(run: Run, stage: str) -> bool:
     """Whether an unfinished run has all rows of a column of the table."""
-    tasks = run.learned if stage.startswith("yardstick/") else tuple(run.splits)
+    recipe, yardstick = run.experiment.recipe, stage.startswith("yardstick/")
+    tasks = [task for task in (run.learned if yardstick else run.splits) if recipe.reported(stage, task)]
     wanted = [(stage, task, split, "score") for task in tasks for split in run.splits[task]]
     if stage.startswith("multi/"):
         wanted.append((stage, "average", "all", "remaining"))
-    elif not stage.startswith("yardstick/"):
-        wanted += [(stage, task, "all", "remaining") for task in run.learned]
+    elif not yardstick:
+        wanted += [(stage, task, "all", "remaining") for task in tasks if task in run.learned]
+    if recipe.has_text and not yardstick and recipe.reported(stage, MLM):
+        wanted.append((stage, MLM, HELD_OUT, "loss"))
     return all(run.has(*which) for which in wanted)
 
 

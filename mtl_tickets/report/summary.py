@@ -9,38 +9,57 @@ from typing import TYPE_CHECKING
 
 from mtl_tickets.evaluation.records import Row, one
 from mtl_tickets.files import write_text
-from mtl_tickets.report.tables import Comparison, comparison, escaped, evaluation_only, markdown
+from mtl_tickets.report.tables import (
+    Comparison,
+    comparison,
+    escaped,
+    evaluation_only,
+    language_modelling,
+    markdown,
+)
 
 if TYPE_CHECKING:
     from mtl_tickets.experiment import Experiment, Loaded
     from mtl_tickets.running import RunSummary
     from mtl_tickets.tasks.data import SelectionSettings
 
+EXTRA = "tasks answered by another task's head"
+LANGUAGE = "masked-language modelling (mlm) on held-out text"
+
 
 @dataclass(frozen=True)
 class Summary:
-    """The end of an experiment: the table, the table of evaluation-only tasks (None where there are none) and notes,
-    label -> text."""
+    """The end of an experiment: the table, the tables of evaluation-only tasks and of masked-language modelling (None
+    where there are none) and notes, label -> text."""
 
     name: str
     description: str
     main: Comparison
     extra: Comparison | None
+    language: Comparison | None
     notes: Mapping[str, str]
+
+    @property
+    def tables(self) -> dict[str, Comparison]:
+        """What stands above each -> the tables there are; nothing above the first."""
+        found = {"": self.main, EXTRA: self.extra, LANGUAGE: self.language}
+        return {said: table for said, table in found.items() if table is not None}
 
 
 def summarise(loaded: Loaded, runs: Sequence[RunSummary]) -> Summary:
     """Tables and notes of finished runs; a :class:`CheckpointError` where a row they need is missing."""
     rows = [Row(**row) for run in runs for row in run.rows]
     seeds = [run.seed for run in runs]
-    columns = loaded.experiment.recipe.columns()
+    recipe = loaded.experiment.recipe
+    columns, reported = recipe.columns(), recipe.reported
     learned = {name: spec.dev_splits for name, spec in loaded.tasks.items() if spec.head is None}
     extra = {name: spec.dev_splits for name, spec in loaded.tasks.items() if spec.head is not None}
     return Summary(
         loaded.folder.name,
         loaded.experiment.description,
-        comparison(rows, columns, learned, seeds),
-        evaluation_only(rows, columns, extra, seeds) if extra else None,
+        comparison(rows, columns, learned, seeds, reported),
+        evaluation_only(rows, columns, extra, seeds, reported) if extra else None,
+        language_modelling(rows, columns, seeds, reported) if recipe.has_text else None,
         notes(loaded, rows, list(learned), seeds),
     )
 
@@ -61,7 +80,14 @@ def notes_of(
     caps = [f"{value:,} {part} rows a task" for part, value in experiment.limit.non_defaults().items()]
     if caps:
         found["caps"] = f"at most {' and '.join(caps)}: not comparable with scores on all rows"
-    found["selection"] = _selection(recipe.selection_settings, getattr(getattr(recipe, "choice", None), "borrow", 0.0))
+    if recipe.has_text:
+        found["mlm"] = (
+            "masked-language modelling on text that is held out of training: loss in nats per predicted token (lower "
+            "is better), and the share of tokens predicted right"
+        )
+    if recipe.chooses:
+        borrow = getattr(getattr(recipe, "choice", None), "borrow", 0.0)
+        found["selection"] = _selection(recipe.selection_settings, borrow)
     rungs = _rungs(rows, learned, seeds)
     if rungs:
         found["rungs"] = rungs
@@ -72,22 +98,23 @@ def notes_of(
 
 
 def written(loaded: Loaded, runs: Sequence[RunSummary]) -> dict[str, Path]:
-    """What was written where."""
+    """What was written where; a recipe may keep no models."""
     first = runs[0].path
     several = first.parent / "seed-*" if len(runs) > 1 else first
-    return {
-        "table": loaded.folder / "summary.md",
+    kept = {
         "models": several / "model",
         "tickets": several / "tickets",
         "all rows": several / "results.jsonl",
     }
+    there = {what: path for what, path in kept.items() if (runs[0].path / path.name).exists()}
+    return {"table": loaded.folder / "summary.md"} | there
 
 
 def write_markdown(summary: Summary, path: Path) -> None:
     """Writes the summary, whole or not at all."""
-    parts = [f"# {escaped(summary.name)}", escaped(summary.description), markdown(summary.main).strip()]
-    if summary.extra:
-        parts += ["Tasks answered by another task's head:", markdown(summary.extra).strip()]
+    parts = [f"# {escaped(summary.name)}", escaped(summary.description)]
+    for said, table in summary.tables.items():
+        parts += [f"{said[:1].upper()}{said[1:]}:" if said else "", markdown(table).strip()]
     parts += ["\n".join(f"- {escaped(label)}: {escaped(text)}" for label, text in summary.notes.items())]
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
 

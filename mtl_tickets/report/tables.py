@@ -7,7 +7,7 @@ there and is not is an error that names it, never an empty cell.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -20,11 +20,18 @@ from mtl_tickets.evaluation.records import Row, one
 AVERAGE = "average"
 REMAINING = "remaining %"
 NOT_APPLICABLE = "–"
+# masked-language modelling: the task of its rows, where it is measured, and what its table says
+MLM, HELD_OUT = "mlm", "held_out"
+LOSS, ACCURACY = "loss", "accuracy %"
+
+Reported = Callable[[str, str], bool]
+"""Whether a recipe makes a number: stage, task."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number for each seed; none where the line says nothing about the column (a yardstick has no parameters).
+    """One number for each seed; none where the line says nothing about the column (a yardstick has no parameters, a
+    recipe tries some controls on some tasks alone).
 
     ``copies``: how many models the number is needed for (single-task fine-tuning keeps one encoder a task).
     ``fixed``: the number may not depend on the seed at all (a yardstick, the parameters of a dense model); where it
@@ -34,6 +41,7 @@ class Cell:
     values: tuple[float, ...]
     copies: int = 1
     fixed: bool = False
+    decimals: int = 1
 
     @property
     def mean(self) -> float:
@@ -49,7 +57,9 @@ class Cell:
     def __str__(self) -> str:
         if not self.values:
             return NOT_APPLICABLE
-        text = f"{self.mean:.1f}" if self.spread is None else f"{self.mean:.1f} ± {self.spread:.1f}"
+        text = f"{self.mean:.{self.decimals}f}"
+        if self.spread is not None:
+            text += f" ± {self.spread:.{self.decimals}f}"
         return f"{text} x {self.copies}" if self.copies > 1 else text
 
 
@@ -60,52 +70,105 @@ class Comparison:
     headings: tuple[str, ...]
     lines: Mapping[str, tuple[Cell, ...]]
     seeds: tuple[int, ...]
+    less_is_better: tuple[str, ...] = ()
+    """Lines of losses."""
+    of: str = "task"
+    """What stands above the names of the lines."""
 
     def best(self, line: str) -> float | None:
-        """The highest mean of a line, as printed; None where marking it would say nothing."""
-        means = [round(cell.mean, 1) for cell in self.lines[line] if cell.values]
-        return max(means) if line != REMAINING and len(set(means)) > 1 else None
+        """The best mean of a line, as printed: the highest, of losses the lowest; None where marking it would say
+        nothing."""
+        means = [round(cell.mean, cell.decimals) for cell in self.lines[line] if cell.values]
+        if line == REMAINING or len(set(means)) < 2:
+            return None
+        return min(means) if line in self.less_is_better else max(means)
 
     def marked(self, line: str) -> tuple[bool, ...]:
         """For each cell of a line whether it is its best, as printed."""
         best = self.best(line)
         return tuple(
-            best is not None and bool(cell.values) and round(cell.mean, 1) == best for cell in self.lines[line]
+            best is not None and bool(cell.values) and round(cell.mean, cell.decimals) == best
+            for cell in self.lines[line]
         )
 
 
+def always(stage: str, task: str) -> bool:
+    """Every column has every task."""
+    return True
+
+
 def comparison(
-    rows: Sequence[Row], columns: Mapping[str, str], splits: Mapping[str, Sequence[str]], seeds: Sequence[int]
+    rows: Sequence[Row],
+    columns: Mapping[str, str],
+    splits: Mapping[str, Sequence[str]],
+    seeds: Sequence[int],
+    reported: Reported = always,
 ) -> Comparison:
     """The table of a recipe.
 
     ``columns``: stage name -> heading. ``splits``: task -> the dev splits it is reported on; the score of a task is
-    the mean of the metric ``score`` over them. ``average`` is the unweighted mean over tasks, taken within each seed.
-    The last line is the share of parameters kept, mean over tasks.
+    the mean of the metric ``score`` over them. ``average`` is the unweighted mean over tasks, taken within each seed,
+    of the columns that have every task. The last line is the share of parameters kept, mean over tasks.
 
-    Raises :class:`CheckpointError` naming the first row that is missing or stands twice.
+    Raises :class:`CheckpointError` naming the first row that is missing or stands twice; what the recipe does not make
+    (``reported``) is not missing.
     """
-    lines = {task: _score_cells(rows, columns, task, splits[task], seeds) for task in splits}
-    lines[AVERAGE] = tuple(
-        Cell(tuple(map(statistics.fmean, zip(*(cell.values for cell in cells), strict=True))), fixed=cells[0].fixed)
-        for cells in zip(*lines.values(), strict=True)
+    lines = {task: _score_cells(rows, columns, task, splits[task], seeds, reported) for task in splits}
+    lines[AVERAGE] = tuple(map(_average, zip(*lines.values(), strict=True)))
+    lines[REMAINING] = tuple(
+        _remaining(rows, stage, [task for task in splits if reported(stage, task)], seeds) for stage in columns
     )
-    lines[REMAINING] = tuple(_remaining(rows, stage, list(splits), seeds) for stage in columns)
     return Comparison(tuple(columns.values()), lines, tuple(seeds))
 
 
 def evaluation_only(
-    rows: Sequence[Row], columns: Mapping[str, str], splits: Mapping[str, Sequence[str]], seeds: Sequence[int]
+    rows: Sequence[Row],
+    columns: Mapping[str, str],
+    splits: Mapping[str, Sequence[str]],
+    seeds: Sequence[int],
+    reported: Reported = always,
 ) -> Comparison:
     """The table of the tasks that are answered by another task's head: no average, no parameters, no yardsticks
     (a bag of words trained on another task's rows is no yardstick for these)."""
+    there = {(row.stage, row.task) for row in rows}  # they are where their heads are
+
+    def made(stage: str, task: str) -> bool:
+        return reported(stage, task) or (stage, task) in there
+
     models = {stage: heading for stage, heading in columns.items() if not _is_yardstick(stage)}
-    lines = {task: _score_cells(rows, models, task, splits[task], seeds) for task in splits}
+    lines = {task: _score_cells(rows, models, task, splits[task], seeds, made) for task in splits}
     return Comparison(tuple(models.values()), lines, tuple(seeds))
 
 
+def language_modelling(
+    rows: Sequence[Row], columns: Mapping[str, str], seeds: Sequence[int], reported: Reported = always
+) -> Comparison | None:
+    """The table of masked-language modelling on held-out text: loss in nats per predicted token, and accuracy, of the
+    columns that have them; None where none has."""
+    models = {stage: heading for stage, heading in columns.items() if not _is_yardstick(stage) and reported(stage, MLM)}
+
+    def cells(metric: str, decimals: int) -> tuple[Cell, ...]:
+        which = {"task": MLM, "split": HELD_OUT, "metric": metric}
+        values = (tuple(one(rows, stage=stage, seed=seed, **which).value for seed in seeds) for stage in models)
+        return tuple(Cell(of_column, decimals=decimals) for of_column in values)
+
+    lines = {LOSS: cells("loss", 3), ACCURACY: cells("score", 1)}
+    return Comparison(tuple(models.values()), lines, tuple(seeds), (LOSS,), MLM) if models else None
+
+
+def _average(cells: Sequence[Cell]) -> Cell:
+    if not all(cell.values for cell in cells):
+        return Cell(())
+    return Cell(tuple(map(statistics.fmean, zip(*(cell.values for cell in cells), strict=True))), fixed=cells[0].fixed)
+
+
 def _score_cells(
-    rows: Sequence[Row], columns: Mapping[str, str], task: str, splits: Sequence[str], seeds: Sequence[int]
+    rows: Sequence[Row],
+    columns: Mapping[str, str],
+    task: str,
+    splits: Sequence[str],
+    seeds: Sequence[int],
+    reported: Reported,
 ) -> tuple[Cell, ...]:
     if not splits:
         raise MtlTicketsError(f"{task}: a table needs at least one labelled split")
@@ -116,6 +179,7 @@ def _score_cells(
                     one(rows, stage=stage, task=task, split=split, metric="score", seed=seed).value for split in splits
                 )
                 for seed in seeds
+                if reported(stage, task)
             ),
             fixed=_is_yardstick(stage),
         )
@@ -124,7 +188,7 @@ def _score_cells(
 
 
 def _remaining(rows: Sequence[Row], stage: str, tasks: Sequence[str], seeds: Sequence[int]) -> Cell:
-    if _is_yardstick(stage):
+    if _is_yardstick(stage) or not tasks:
         return Cell(())
     which = {"stage": stage, "split": "all", "metric": "remaining"}
     if stage.startswith("multi/"):  # one model for all tasks
@@ -143,7 +207,7 @@ def _is_yardstick(stage: str) -> bool:
 def terminal_tables(table: Comparison, width: int) -> list[Table]:
     """The comparison as tables for a terminal of ``width`` columns: one where it fits, else the yardsticks first and
     the methods below them, each in as many tables as it takes. Every table has the first column."""
-    first = max(map(len, ("task", *table.lines)))
+    first = max(map(len, (table.of, *table.lines)))
     everything = len(table.headings)
     cells = next(iter(table.lines.values()))
     methods = next((i for i, cell in enumerate(cells) if not cell.fixed), everything)
@@ -180,7 +244,7 @@ def _block(table: Comparison, start: int, stop: int, widths: Sequence[int]) -> T
     view = Table(
         box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1), collapse_padding=True, show_edge=False, pad_edge=False
     )
-    view.add_column("task", no_wrap=True)
+    view.add_column(table.of, no_wrap=True)
     for heading, width in zip(table.headings[start:stop], widths, strict=True):
         view.add_column(Text(heading), justify="right", width=width, vertical="bottom")
     for name, cells in table.lines.items():
@@ -206,7 +270,7 @@ def _style(line: str, cell: Cell, best: bool) -> str:
 def markdown(table: Comparison) -> str:
     """The comparison as a markdown table, the best of each line in bold."""
     lines = [
-        "| task | " + " | ".join(escaped(heading) for heading in table.headings) + " |",
+        f"| {table.of} | " + " | ".join(escaped(heading) for heading in table.headings) + " |",
         "|---|" + "---:|" * len(table.headings),
     ]
     for name, cells in table.lines.items():

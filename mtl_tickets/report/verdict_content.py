@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mtl_tickets.report import figures
-from mtl_tickets.report.data import Difference, Judgement, ReportData
+from mtl_tickets.report.data import FULL, Difference, Judgement, ReportData
 from mtl_tickets.report.document import (
     SIGNS,
     Block,
@@ -29,14 +29,17 @@ from mtl_tickets.report.words import is_or_are, listed
 BASELINES = {
     "dense": ", one multi-task model without tickets",
     "single-task": ", one fine-tuned encoder for each task",
+    FULL: ", the whole encoder fine-tuned on each task",
 }
 # sentences about another baseline than the first: more than these are shown on demand
 FEW = 4
+NEEDED = "a multi-task model and a baseline"
 
 
 def verdict(data: ReportData) -> Iterable[Block]:
     if not data.judgements:
-        yield Paragraph("There is nothing to compare yet: a verdict needs a multi-task model and a baseline.")
+        needed = f"a sub-network on every task, and {FULL}" if "sparsity" in data.sections else NEEDED
+        yield Paragraph(f"There is nothing to compare{' yet' if data.missing else ''}: a verdict needs {needed}.")
         return
     yield Paragraph(Strong(in_short(data.judgements[0])))
     yield standings_table(data, data.judgements[0])

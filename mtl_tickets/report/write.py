@@ -27,7 +27,7 @@ def write_report(place: str | Path) -> Path:
     place = Path(place)
     if (place / STUDY).is_file():
         return write_study(gather_study(place), place)
-    return write(document(gather(place, baselines_of(place) or ("dense",))), place)
+    return write(document(gather(place, baselines_of(place) or ())), place)
 
 
 def write_study(study: StudyData, folder: Path) -> Path:

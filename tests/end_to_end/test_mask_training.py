@@ -72,7 +72,7 @@ def test_masks_learn_and_the_others_stay_what_they_were(finished):
     for percent in (30, 50):
         assert found[f"mlm-{percent}"] != found[f"magnitude-{percent}"]
         assert found[f"distillation-{percent}"] != found[f"mlm-{percent}"]
-    assert not found["imp-50"].jaccard(found["random-50"]) == 1.0
+    assert found["imp-50"].jaccard(found["random-50"]) < 1.0
     assert found["imp-50"] <= found["imp-30"]
 
 

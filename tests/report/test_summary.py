@@ -1,8 +1,17 @@
 """What stands under the table says what a reader must know."""
 
+import json
+
+import pytest
+import yaml
+
+from mtl_tickets.errors import CheckpointError
 from mtl_tickets.evaluation.records import Row
 from mtl_tickets.experiment import load_experiment
-from mtl_tickets.report.summary import notes
+from mtl_tickets.report.summary import LANGUAGE, notes, summarise, write_markdown, written
+from mtl_tickets.running import RunSummary
+from tests.report.made import lose_row
+from tests.report.pruned import PrunedWorld
 
 
 def rungs(tasks, chosen, seeds) -> list[Row]:
@@ -40,3 +49,42 @@ def test_the_chosen_rung_of_each_task_and_seed_is_stated():
     said = notes(loaded, rungs(["rte", "mrpc"], {1: 3, 2: 0}, [1, 2]), ["rte", "mrpc"], [1, 2])
     assert said["rungs"].startswith("rte 3/0, mrpc 3/0 (0 drops nothing, 8 the most")
     assert "2 seeds (1, 2)" in said["scores"]
+
+
+@pytest.fixture
+def pruned(tmp_path):
+    """An experiment of IMP tickets and the folders of two runs."""
+    tasks = ["play_sentiment", "play_question"]
+    world = PrunedWorld(tmp_path / "made", tasks)
+    file = tmp_path / "made.yaml"
+    content = {"name": "made", "tasks": tasks, "recipe": world.config["recipe"], "output": str(tmp_path)}
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return load_experiment(file), [world.write(seed) for seed in (1, 2)]
+
+
+def summaries(folders):
+    for seed, folder in enumerate(folders, 1):
+        lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
+        yield RunSummary(folder, seed, True, [json.loads(line) for line in lines])
+
+
+def test_a_text_has_a_table_of_its_own_below_the_tasks(pruned, tmp_path):
+    loaded, folders = pruned
+    runs = list(summaries(folders))
+    summary = summarise(loaded, runs)
+    assert list(summary.tables) == ["", LANGUAGE]
+    assert "mlm" not in summary.main.lines
+    assert len(summary.language.headings) == 6
+    assert "mlm" in summary.notes and "selection" not in summary.notes  # nothing is chosen
+    write_markdown(summary, tmp_path / "summary.md")
+    text = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert text.index("| play\\_question |") < text.index("Masked-language modelling") < text.index("| loss |")
+    assert "models" not in written(loaded, runs)  # such a run keeps none
+
+
+@pytest.mark.parametrize("lost", [{"stage": "imp/40", "metric": "loss"}, {"stage": "full", "metric": "loss"}])
+def test_a_row_of_the_text_that_is_missing_is_an_error(pruned, lost):
+    loaded, folders = pruned
+    lose_row(folders[1], **lost)
+    with pytest.raises(CheckpointError, match=lost["stage"]):
+        summarise(loaded, list(summaries(folders)))

@@ -15,6 +15,7 @@ from mtl_tickets.report.tables import (
     comparison,
     escaped,
     evaluation_only,
+    language_modelling,
     markdown,
     terminal_tables,
 )
@@ -100,6 +101,52 @@ def test_a_missing_row_is_an_error_that_names_it(lost):
     with pytest.raises(CheckpointError) as error:
         comparison(kept, COLUMNS, SPLITS, SEEDS)
     assert all(str(value) in str(error.value) for value in lost.values())
+
+
+def without(stage: str, task: str):
+    return [r for r in rows() if (r.stage, r.task) != (stage, task)], lambda s, t: (s, t) != (stage, task)
+
+
+def test_what_a_recipe_does_not_make_is_blank_and_has_no_average():
+    kept, reported = without("single", "rte")
+    table = comparison(kept, COLUMNS, SPLITS, SEEDS, reported)
+    assert str(table.lines["rte"][1]) == str(table.lines[AVERAGE][1]) == "–"
+    assert str(table.lines[REMAINING][1]) == "100.0"  # of the one task it has
+    whole = comparison(rows(), COLUMNS, SPLITS, SEEDS)
+    for line, cells in whole.lines.items():
+        assert all(
+            mine == theirs for i, (mine, theirs) in enumerate(zip(table.lines[line], cells, strict=True)) if i != 1
+        )
+    for width in (100, 30):
+        console = Console(width=width, file=io.StringIO())
+        for part in terminal_tables(table, width):
+            console.print(part)
+        assert "–" in console.file.getvalue()
+    assert " – " in markdown(table)
+
+
+def test_what_a_recipe_makes_and_is_not_there_is_an_error_all_the_same():
+    kept, _ = without("single", "rte")
+    _, reported = without("multi/own", "rte")
+    with pytest.raises(CheckpointError, match="single"):
+        comparison(kept, COLUMNS, SPLITS, SEEDS, reported)
+
+
+def test_a_loss_is_best_where_it_is_lowest_and_stands_with_more_decimals():
+    stages = {"full": "full model", "imp/50": "IMP 50 %", "shuffled/50": "shuffled"}
+    found = []
+    for seed in SEEDS:
+        for place, stage in enumerate(list(stages)[:2]):
+            found.append(row(stage, "mlm", "held_out", "loss", 2.5 - place / 100 + seed / 1000, seed))
+            found.append(row(stage, "mlm", "held_out", "score", 40 - place + seed, seed))
+    table = language_modelling(found, stages, SEEDS, lambda stage, task: stage != "shuffled/50")
+    assert table.headings == ("full model", "IMP 50 %")
+    assert [str(cell) for cell in table.lines["loss"]] == ["2.502 ± 0.001", "2.492 ± 0.001"]
+    assert (table.marked("loss"), table.marked("accuracy %")) == ((False, True), (True, False))
+    assert markdown(table).startswith("| mlm | ")
+    with pytest.raises(CheckpointError, match="shuffled/50"):
+        language_modelling(found, stages, SEEDS)
+    assert language_modelling(found, stages, SEEDS, lambda stage, task: False) is None
 
 
 def test_a_row_that_stands_twice_is_an_error():
