@@ -147,7 +147,10 @@ class Imp(RecipeSettings):
         return headings
 
     def reported(self, stage: str, task: str) -> bool:
-        on_sources = stage.partition("/")[0] in ("imp", "reinitialised", "shuffled")
+        kind = stage.partition("/")[0]
+        if kind == "transfer" and task == MLM:  # which has its own column
+            return False
+        on_sources = kind in ("imp", "reinitialised", "shuffled")
         return not on_sources or not self.sources or task in self.sources
 
     # -- sizes --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from mtl_tickets.errors import CheckpointError
 from mtl_tickets.evaluation.matching import matching
 from mtl_tickets.evaluation.records import one, read_rows
 from mtl_tickets.files import write_jsonl
-from mtl_tickets.recipes.imp import Imp
 from mtl_tickets.report.content import document
 from mtl_tickets.report.data import ReportData
 from mtl_tickets.report.document import Figure, Fold, Gallery, Paragraph, Table, plain
