@@ -7,13 +7,13 @@ Numbers over seeds stand in the order of the seeds beside them; what is not ther
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mtl_tickets.evaluation.matching import Highest
 from mtl_tickets.evaluation.verdicts import Outcome
-from mtl_tickets.report.tables import Comparison
+from mtl_tickets.report.subnetwork_data import Curve, Transfer
+from mtl_tickets.report.tables import Comparison, spread
 
 # what sentences call the encoder of which nothing is pruned
 FULL = "the full model"
@@ -135,112 +135,6 @@ class Ladder:
     def of(self, kind: str) -> list[Rung]:
         """Without the whole encoder."""
         return [rung for rung in self.rungs if rung.number and rung.kind == kind]
-
-
-@dataclass(frozen=True)
-class Subnetwork:
-    """The sub-networks of one kind and size on one task, by seed: what is ``dropped``, in % of what can be, the
-    parameters ``kept``, in % of all, and a score or a loss. ``percent``: the size in the name of the stage. ``matches``
-    and ``reaches`` as in :mod:`mtl_tickets.evaluation.matching`; None with one seed."""
-
-    kind: str
-    percent: str
-    dropped: tuple[float, ...]
-    kept: tuple[float, ...]
-    values: tuple[float, ...]
-    matches: bool | None
-    reaches: bool | None
-
-    @property
-    def mean_dropped(self) -> float:
-        return statistics.fmean(self.dropped)
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values)
-
-    @property
-    def spread(self) -> float | None:
-        return spread(self.values)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The sub-networks of a task (or, named ``average``, of all), each kind from the largest to the smallest, beside
-    the ``full`` model, by seed. ``names``: kind -> what people call it. ``highest`` and ``strictest``: kind -> the
-    highest sparsity that matches, or reaches the full model's mean; empty with one seed, and of the average."""
-
-    task: str
-    metric: str
-    """``score``, or ``loss``, of which less is better."""
-    full: tuple[float, ...]
-    found: tuple[Subnetwork, ...]
-    names: Mapping[str, str]
-    highest: Mapping[str, Highest]
-    strictest: Mapping[str, Highest]
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        there = {item.kind for item in self.found}
-        return tuple(kind for kind in self.names if kind in there)
-
-    def of(self, kind: str) -> list[Subnetwork]:
-        return [item for item in self.found if item.kind == kind]
-
-    @property
-    def mean(self) -> float:
-        """Of the full model."""
-        return statistics.fmean(self.full)
-
-    @property
-    def spread(self) -> float | None:
-        return spread(self.full)
-
-    @property
-    def less_is_better(self) -> bool:
-        return self.metric == "loss"
-
-
-@dataclass(frozen=True)
-class Moved:
-    """A ticket on one target: the score less that of the full model, in points by seed. ``as_good``: at least as good
-    as the target's own ticket on the mean, None where the target has none. ``own``: it is that ticket."""
-
-    target: str
-    differences: tuple[float, ...]
-    as_good: bool | None
-    own: bool
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.differences)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A ticket on every target. ``control``: it was found on no task. ``universal``: it matches on every target; None
-    with one seed."""
-
-    name: str
-    control: bool
-    cells: tuple[Moved, ...]
-    universal: bool | None
-
-    @property
-    def as_good(self) -> int | None:
-        """Targets on which it is at least as good as their own tickets, its own not counted; None where no target has
-        one."""
-        known = [cell.as_good for cell in self.cells if not cell.own and cell.as_good is not None]
-        return sum(known) if known else None
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """The tickets of one size, found on ``sources`` and tried on ``targets``."""
-
-    percent: str
-    targets: tuple[str, ...]
-    sources: tuple[Source, ...]
 
 
 @dataclass(frozen=True)
@@ -471,8 +365,3 @@ class ReportData:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def spread(values: Sequence[float]) -> float | None:
-    """The sample standard deviation (n - 1 below the line); None for a single value."""
-    return statistics.stdev(values) if len(values) > 1 else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from mtl_tickets.evaluation.matching import Highest, highest_of
 from mtl_tickets.report import subnetwork_figures as figures
-from mtl_tickets.report.data import FULL, Curve, ReportData, Source, Subnetwork, Transfer
+from mtl_tickets.report.data import FULL, ReportData
 from mtl_tickets.report.document import (
     Block,
     Figure,
@@ -22,6 +22,7 @@ from mtl_tickets.report.document import (
     Text,
     plain,
 )
+from mtl_tickets.report.subnetwork_data import Curve, Source, Subnetwork, Transfer
 from mtl_tickets.report.subnetwork_figures import AS_GOOD, points
 from mtl_tickets.report.tables import AVERAGE, MLM, NOT_APPLICABLE
 from mtl_tickets.report.words import count, is_or_are, listed, mean, over

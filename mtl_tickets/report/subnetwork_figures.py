@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtl_tickets.report.data import Curve, Moved, Transfer
 from mtl_tickets.report.drawing import DASHES, INK, LINE, MARKERS, MUTED, PAPER, SERIES, Drawing, draw, slug
+from mtl_tickets.report.subnetwork_data import Curve, Moved, Transfer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

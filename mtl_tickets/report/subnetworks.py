@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from mtl_tickets.evaluation.matching import Matching, highest, matching, universal
 from mtl_tickets.evaluation.statistics import ROUNDING
-from mtl_tickets.report.data import Curve, Moved, Source, Subnetwork, Transfer
 from mtl_tickets.report.runs import Run
+from mtl_tickets.report.subnetwork_data import Curve, Moved, Source, Subnetwork, Transfer
 from mtl_tickets.report.tables import AVERAGE, HELD_OUT, MLM
 
 FULL = "full"

@@ -28,6 +28,11 @@ Reported = Callable[[str, str], bool]
 """Whether a recipe makes a number: stage, task."""
 
 
+def spread(values: Sequence[float]) -> float | None:
+    """The sample standard deviation (n - 1 below the line); None for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
 @dataclass(frozen=True)
 class Cell:
     """One number for each seed; none where the line says nothing about the column (a yardstick has no parameters, a

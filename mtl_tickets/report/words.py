@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from mtl_tickets.report.data import spread
-from mtl_tickets.report.tables import NOT_APPLICABLE
+from mtl_tickets.report.tables import NOT_APPLICABLE, spread
 
 
 def mean(values: Sequence[float], decimals: int = 1) -> str:

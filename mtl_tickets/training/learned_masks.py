@@ -16,8 +16,6 @@ changes nothing; the published one would leave no distance to the threshold on t
 from __future__ import annotations
 
 import contextlib
-import heapq
-import math
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -35,6 +33,7 @@ from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.space import StructuredSpace
 from mtl_tickets.tickets.ticket import Ticket, TicketOrigin
 from mtl_tickets.training.loop import TrainingDiverged
+from mtl_tickets.training.thresholds import StraightThrough, between, equal_shares, highest, just_above, least, lowest
 
 THRESHOLD = 0.01
 """The first threshold; from a ticket, scores start at twice this where a unit is kept and at 0 where it is dropped."""
@@ -181,7 +180,7 @@ class LearnedMasks(nn.Module):
         values = {}
         for part in self.parts:
             scores = self.scores[_key(part)].view(self.space.rows(part), -1)
-            kept = _StraightThrough.apply(scores, self._thresholds_of(part), torch.ones_like(scores))
+            kept = StraightThrough.apply(scores, self._thresholds_of(part), torch.ones_like(scores))
             values[part] = kept.view(1, *self.space.parts[part])
         with self.gates.leaves(**values):
             yield
@@ -200,7 +199,7 @@ class LearnedMasks(nn.Module):
         """A matrix as a pass sees it now."""
         if self._whole:
             return weight
-        return _StraightThrough.apply(self.scores[_key(part)].view_as(weight), self._thresholds_of(part), weight)
+        return StraightThrough.apply(self.scores[_key(part)].view_as(weight), self._thresholds_of(part), weight)
 
     # ------------------------------------------------------------------------------------------- what is kept, and how
 
@@ -330,7 +329,7 @@ class LearnedMasks(nn.Module):
                 groups, shares = [[part] for part in parts], equal_shares([sizes[part] for part in parts], asked)
             for group, share in zip(groups, shares, strict=True):
                 scores = torch.cat([self._in_rows(part)[0] for part in group])
-                pieces = (~_lowest(scores, share)).split([sizes[part] for part in group])
+                pieces = (~lowest(scores, share)).split([sizes[part] for part in group])
                 kept |= {part: piece.unsqueeze(0) for part, piece in zip(group, pieces, strict=True)}
         return kept
 
@@ -339,38 +338,23 @@ class LearnedMasks(nn.Module):
         for part in parts:
             # a row's kept units rank above its dropped ones by score and place, so that only equal ones are lifted
             scores = self._in_rows(part)
-            low = _highest(scores, ~kept[part])
-            scores.copy_(torch.where(kept[part] & (scores <= low), _next(low), scores))
-            self.thresholds[self._rows[part]] = _between(low, _least(scores, kept[part])).squeeze(1)
+            low = highest(scores, ~kept[part])
+            scores.copy_(torch.where(kept[part] & (scores <= low), just_above(low), scores))
+            self.thresholds[self._rows[part]] = between(low, least(scores, kept[part])).squeeze(1)
         if self.allocation == "per_matrix":
             return
-        border = torch.stack([_highest(self._in_rows(part), ~kept[part]).max() for part in parts]).max()
+        border = torch.stack([highest(self._in_rows(part), ~kept[part]).max() for part in parts]).max()
         above = []
         for part in parts:
             scores = self._in_rows(part)
-            scores.copy_(torch.where(kept[part] & (scores == border), _next(border), scores))
-            above.append(_least(scores, kept[part] & (scores > border)).min())
-        common = _between(border, torch.stack(above).min())
+            scores.copy_(torch.where(kept[part] & (scores == border), just_above(border), scores))
+            above.append(least(scores, kept[part] & (scores > border)).min())
+        common = between(border, torch.stack(above).min())
         for part in parts:
-            least = _least(self._in_rows(part), kept[part]).squeeze(1)
+            weakest = least(self._in_rows(part), kept[part]).squeeze(1)
             rows = self._rows[part]
             # where a protected head lies below what others have to reach, its layer has a threshold of its own
-            self.thresholds[rows] = torch.where(least > common, common, self.thresholds[rows])
-
-
-class _StraightThrough(torch.autograd.Function):
-    """(scores, thresholds, weight) -> weight where the score is above, else 0; the scores' gradient is that of the
-    masked weight times the weight. Nothing flows to the weight."""
-
-    @staticmethod
-    def forward(ctx: Any, scores: torch.Tensor, thresholds: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(weight)
-        return torch.where(scores > thresholds, weight, torch.zeros((), dtype=weight.dtype, device=weight.device))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return gradients[0] * weight, None, None
+            self.thresholds[rows] = torch.where(weakest > common, common, self.thresholds[rows])
 
 
 class _Masked(nn.Module):
@@ -383,58 +367,6 @@ class _Masked(nn.Module):
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return self.masks[0].masked(self.part, weight)
-
-
-def equal_shares(sizes: Sequence[int], count: int) -> list[int]:
-    """How many of ``count`` units are taken from sets of these sizes: the same fraction of each, by Sainte-Laguë's
-    rule, earlier sets first among equal claims. What a ``per_matrix`` draw takes, without a number for every unit."""
-    # the j-th unit of a set of n claims the place (j - 1/2) / n; below this place every claim is certainly won
-    safe = max(0.0, (count - len(sizes) / 2 - 1) / max(1, sum(sizes)))
-    won = [max(0, math.ceil(safe * size - 0.5) - 1) for size in sizes]
-    claims = [((taken + 0.5) / size, number) for number, (taken, size) in enumerate(zip(won, sizes, strict=True))]
-    heapq.heapify(claims)
-    for _ in range(count - sum(won)):
-        number = claims[0][1]
-        won[number] += 1
-        claim = (won[number] + 0.5) / sizes[number] if won[number] < sizes[number] else math.inf
-        heapq.heapreplace(claims, (claim, number))
-    return won
-
-
-def _lowest(values: torch.Tensor, count: int) -> torch.Tensor:
-    """Marks the ``count`` lowest of flat ``values``, the first ones among equals."""
-    if count == 0:
-        return torch.zeros_like(values, dtype=torch.bool)
-    if values.device.type == "cuda":
-        limit = torch.kthvalue(values, count).values
-    else:  # several times as quick as torch's on a CPU; not every other device has it
-        limit = torch.tensor(np.partition(values.cpu().numpy(), count - 1)[count - 1], device=values.device)
-    marked = values < limit
-    marked[(values == limit).nonzero().flatten()[: count - int(marked.sum())]] = True
-    return marked
-
-
-def _highest(scores: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """[rows, 1]; -inf where a row has none."""
-    return scores.masked_fill(~where, -torch.inf).amax(1, keepdim=True)
-
-
-def _least(scores: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """[rows, 1]; inf where a row has none."""
-    return scores.masked_fill(~where, torch.inf).amin(1, keepdim=True)
-
-
-def _next(low: torch.Tensor) -> torch.Tensor:
-    """A float32 just above; never a subnormal one, which some devices take for 0."""
-    tiny = torch.finfo(torch.float32).tiny
-    found = torch.nextafter(low, torch.full_like(low, torch.inf))
-    return torch.where(found.abs() < tiny, tiny, found)
-
-
-def _between(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Halfway, at least ``low`` and less than ``high``; ``low`` where one of them is infinite."""
-    middle = low + (high - low) / 2
-    return torch.where(middle < high, middle, low)
 
 
 def _key(part: str) -> str:
