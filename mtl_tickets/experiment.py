@@ -36,6 +36,8 @@ else:
     AnyRecipe = one_of(RECIPES)
 
 
+# what recipes with a text call masked-language modelling
+MLM = "mlm"
 # how often a default was changed in a way that changes numbers. 2: finer lengths that batches are padded to; 3: halving
 # looks elsewhere
 DEFAULTS = 3
@@ -281,11 +283,32 @@ def _cross_checks(experiment: Experiment, tasks: dict[str, TaskSpec], document: 
     if experiment.workers > 1 and getattr(train, "compile", False):
         rule = "the threads that compile are lost in forked workers, which would wait for them for ever"
         problems.append(document.problem(("recipe", "train", "compile"), rule, True, "with compile, workers: 1"))
+    problems += _text_checks(experiment, tasks, learned if all_read else None, document)
     for key in getattr(experiment.recipe, "per_task", {}):
         if all_read and key not in learned:
             problems.append(
                 document.problem(("recipe", "per_task", key), "must be one of the tasks", key, nearest(key, learned))
             )
+    return problems
+
+
+def _text_checks(
+    experiment: Experiment, tasks: dict[str, TaskSpec], learned: list[str] | None, document: Document
+) -> list[Problem]:
+    """Of recipes for which masked-language modelling is a task. ``learned``: None where not all tasks could be read."""
+    recipe, problems = experiment.recipe, []
+    has_text = getattr(recipe, "language", None) is not None
+    if has_text and MLM in tasks:
+        rule = f"with a text, {MLM} is masked-language modelling, and no task may be called so"
+        problems.append(document.problem(("tasks",), rule, list(tasks)))
+    if has_text and experiment.encoder.weights == "random":
+        rule = "masked-language modelling goes on from pretrained weights: leave out recipe.language"
+        problems.append(document.problem(("encoder", "weights"), rule, "random"))
+    known = [*(learned or []), *([MLM] if has_text else [])]
+    for place, name in enumerate(getattr(recipe, "sources", ())):
+        if learned is not None and name not in known:
+            path = ("recipe", "sources", place)
+            problems.append(document.problem(path, "must be one of the tasks", name, nearest(name, known)))
     return problems
 
 

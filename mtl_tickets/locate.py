@@ -85,6 +85,9 @@ def _model_of(run: Path, rule: str | None) -> ModelPlace:
     if not models:
         rule_text = "this run has no model yet"
         hint = "it was stopped before the stage multi: go on with mtl-tickets run EXPERIMENT --resume"
+        record = read_json(run / "record.json") if (run / "record.json").is_file() else None
+        if isinstance(record, dict) and record.get("finished"):
+            rule_text, hint = "this run is finished, and its recipe keeps tickets and no model", ""
         raise CheckpointError(Problem(rule_text, file=str(run), hint=hint))
     if rule is None:
         rule = DEFAULT_RULE if DEFAULT_RULE in models else next(iter(models)) if len(models) == 1 else None
@@ -114,8 +117,9 @@ def find_tickets(
 ) -> dict[str, Ticket]:
     """name -> ticket, from ticket files, model folders, runs and experiment folders.
 
-    Names are task names, with as much of the path before them as tells them apart. ``rule`` says which tickets of a
-    run (default: ``own``, those the tasks chose). Raises :class:`InputError` where nothing is found.
+    Names are task names, with as much of the path before them as tells them apart. ``rule`` says which tickets of a run
+    (default: ``own``, those the tasks chose, or all where a recipe has no such rule). Raises :class:`InputError` where
+    nothing is found.
     """
     from mtl_tickets.tickets.ticket import Ticket
 
@@ -155,13 +159,16 @@ def _ticket_files(place: Path, rule: str | None) -> list[Path]:
     runs = runs_in(place)
     if len(runs) > 1:
         runs = [run for run in runs if any(run.glob("tickets/*/*.safetensors"))] or runs
-    return [file for run in runs for file in _tickets_of(run, rule or "own")]
+    return [file for run in runs for file in _tickets_of(run, rule)]
 
 
-def _tickets_of(run: Path, rule: str) -> list[Path]:
+def _tickets_of(run: Path, rule: str | None) -> list[Path]:
     rules = sorted({file.parent.name for file in run.glob("tickets/*/*.safetensors")})
     if not rules:
         raise CheckpointError(Problem("this run has no tickets yet", file=str(run)))
+    if rule is None and "own" not in rules:
+        return sorted(run.glob("tickets/*/*.safetensors"))
+    rule = rule or "own"
     if rule not in rules:
         hint = nearest(rule, rules)
         raise InputError(Problem("this run has no tickets of this rule", file=str(run), found=rule, hint=hint))

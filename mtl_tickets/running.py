@@ -151,6 +151,8 @@ def _workers(workers: int, accelerator: Accelerator) -> int:
 def _check_lengths(loaded: Loaded, longest: int) -> None:
     """A row longer than the encoder's positions would end in an index error in the middle of a training."""
     asked = {"encoder.max_length": loaded.experiment.encoder.max_length}
+    if (language := getattr(loaded.experiment.recipe, "language", None)) is not None:
+        asked["recipe.language.length"] = language.length
     asked |= {f"task {name}: max_length": spec.max_length for name, spec in loaded.tasks.items() if spec.max_length}
     problems = [
         Problem(f"must not exceed the {longest} positions of the encoder", file=loaded.file, place=place, found=length)

@@ -1,9 +1,11 @@
 """Tickets of single weights: which matrices an encoder has, and seeing it through a mask.
 
-A masked matrix is a parametrisation, ``weight * kept``: what is dropped is 0 in every pass and gets no gradient, and
-the parameter below keeps its value. While masks are on, its name in a state dict is torch's
-``<module>.parametrizations.weight.original``; they are put on for a training and taken off after it, with the zeros
-written into the weights, so that whatever is evaluated, saved or scored is a plain encoder that holds them exactly.
+A masked matrix is a parametrisation, ``weight * kept``: what is dropped is 0 in every pass and gets no gradient from
+it. The parameter below may change still, by weight decay or where it is tied to a matrix that is not masked. While
+masks are on, its name in a state dict is torch's ``<module>.parametrizations.weight.original``; they are put on for a
+training and taken off after it. For task models the zeros are then written into the weights, so that whatever is
+evaluated, saved or scored is a plain encoder that holds them exactly; a masked-language model, whose vocabulary may be
+tied to masked embeddings, is measured with masks on.
 
 Masks are no part of the state dict: a ``PreTrainedModel`` gives buffers of its own back uninitialised.
 """

@@ -20,7 +20,7 @@ from typing import Any, Literal, Self
 
 import pydantic
 
-from mtl_tickets.errors import Problem, nearest
+from mtl_tickets.errors import Problem
 from mtl_tickets.model.weight_masks import weight_space_of
 from mtl_tickets.recipes.base import RECIPES, RecipeSettings
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, Prune, Training
@@ -31,7 +31,7 @@ from mtl_tickets.recipes.workbench import Workbench, derived_seed
 from mtl_tickets.scoring.magnitude import weight_magnitudes
 from mtl_tickets.settings import InvalidSetting, Settings
 from mtl_tickets.tasks.data import SelectionSettings
-from mtl_tickets.tickets.budget import Allocation, exact
+from mtl_tickets.tickets.budget import exact
 from mtl_tickets.tickets.draw import draw
 from mtl_tickets.tickets.overlap import overlap
 from mtl_tickets.tickets.scores import Scores
@@ -86,7 +86,7 @@ class Imp(RecipeSettings):
         description="of_original: a fraction of all weights, as the published code does; of_remaining: of those left, "
         "as the published text says",
     )
-    allocation: Allocation = pydantic.Field(
+    allocation: Literal["global", "per_matrix"] = pydantic.Field(
         "global", description="global: one threshold for all matrices; per_matrix: each loses the same fraction"
     )
     prunable: PrunableSettings = PrunableSettings()
@@ -94,7 +94,7 @@ class Imp(RecipeSettings):
         0.0, ge=0, lt=1, description="to the weights after this part of the full training; 0: to the pretrained ones"
     )
     at: tuple[pydantic.PositiveInt, ...] = pydantic.Field(
-        (7,), description="rounds whose tickets are compared with controls and tried on other tasks"
+        (7,), min_length=1, description="rounds whose tickets are compared with controls and tried on other tasks"
     )
     controls: tuple[Control, ...] = ("magnitude", "random", "reinitialised", "shuffled")
     transfer: bool = pydantic.Field(True, description="every source's ticket on every other task")
@@ -118,8 +118,13 @@ class Imp(RecipeSettings):
             for place, number in enumerate(self.at)
             if number > self.rounds
         ]
-        if len(set(self.at)) != len(self.at):
-            problems.append(Problem("each round may stand only once", place="at", found=list(self.at)))
+        for key, values in (("at", self.at), ("sources", self.sources)):
+            if len(set(values)) != len(values):
+                problems.append(Problem("each may stand only once", place=key, found=list(values)))
+        names = [self.percent(number) for number in range(1, self.rounds + 1)]
+        if len({"0", "100", *names}) < len(names) + 2:
+            rule = "rounds must have sparsities that differ in their first decimal, between 0 and 100 %"
+            problems.append(Problem(rule, place="fraction", found=self.fraction))
         if MLM in self.sources and self.language is None:
             rule = "needs a text to be a source: give recipe.language"
             problems.append(Problem(rule, place=f"sources.{self.sources.index(MLM)}", found=MLM))
@@ -142,7 +147,7 @@ class Imp(RecipeSettings):
             names = {"magnitude": "one-shot magnitude", "reinitialised": "IMP, weights drawn anew"}
             names |= {"shuffled": "IMP, layers shuffled", "random": "random"}
             headings |= {f"{control}/{percent}": f"{names[control]} {percent} %" for control in self.controls}
-            if MLM in self.sources and self.transfer:
+            if self.transfer and self.language is not None and (not self.sources or MLM in self.sources):
                 headings[f"transfer/{percent}/{MLM}"] = f"IMP on text {percent} %"
         return headings
 
@@ -176,13 +181,12 @@ class Imp(RecipeSettings):
     # -- the algorithm ------------------------------------------------------------------------------------------------
 
     def run(self, bench: Workbench) -> None:
-        self._check_sources(bench)
         bench.yardsticks(self.yardsticks)
         bench.reached("yardsticks")
 
         space, language = self.prunable.space(bench), self._language(bench)
         sources = self._sources(bench)
-        rewinding = self._rewinding_points(bench, language, sources)
+        rewinding = self._rewinding_points(bench, language)
 
         left: dict[str, list[Ticket]] = {source: [] for source in sources}  # after each round
         for number in range(self.rounds + 1):  # round 0 trains the full model; the last training prunes no more
@@ -205,12 +209,16 @@ class Imp(RecipeSettings):
             self._keep(bench, f"imp-{self.percent(number)}", of_round)
         bench.reached("rounds")
 
-        controls = {number: self._controls(bench, space, number, tickets[number]) for number in self.at}
+        controls = {number: self._controls(bench, space, number, tickets[number], rewinding) for number in self.at}
         self._train_each(bench, language, {name: t for of_round in controls.values() for name, t in of_round.items()})
         bench.reached("controls")
 
         if self.transfer:
-            moved = {name: t for number in self.at for name, t in self._moved(bench, number, tickets[number]).items()}
+            moved = {
+                name: training
+                for number in self.at
+                for name, training in self._moved(number, tickets[number], self._targets(bench), rewinding).items()
+            }
             self._train_each(bench, language, moved)
             for number in self.at:  # a source's own score under its ticket is known: that of its round
                 for source in sources:
@@ -219,16 +227,6 @@ class Imp(RecipeSettings):
         bench.reached("transfer")
 
     # -- its steps ----------------------------------------------------------------------------------------------------
-
-    def _check_sources(self, bench: Workbench) -> None:
-        known = self._targets(bench)
-        wrong = [
-            Problem("must be one of the tasks", "", f"recipe.sources.{place}", name, nearest(name, known))
-            for place, name in enumerate(self.sources)
-            if name not in known
-        ]
-        if wrong:
-            raise InvalidSetting(wrong)
 
     def _targets(self, bench: Workbench) -> list[str]:
         return [*bench.learned, *([MLM] if self.language is not None else [])]
@@ -243,30 +241,33 @@ class Imp(RecipeSettings):
         language = self._language(bench)
         return [] if language is None else language.inputs()
 
-    def _rewinding_points(self, bench: Workbench, language: Language | None, sources: list[str]) -> dict[str, Origin]:
-        """Source -> the weights its tickets are rewound to."""
+    def _rewinding_points(self, bench: Workbench, language: Language | None) -> dict[str, Origin]:
+        """Task -> the weights that tickets are rewound to before they are trained on it, wherever they are found."""
+        targets, horizon = self._targets(bench), self._horizon
         if not self.rewind:
-            return dict.fromkeys(sources, PRETRAINED)
+            return dict.fromkeys(targets, PRETRAINED)
         trainings: dict[str, Training | LanguageTraining] = {}
-        for source in sources:
-            stage = f"rewind/{source}"
-            if source == MLM:
+        for target in targets:
+            stage = f"rewind/{target}"
+            if target == MLM:
                 assert self.language is not None
                 steps = max(1, round(self.rewind * self.language.steps))
-                trainings[source] = LanguageTraining(stage, "rewind", until=steps, keep_weights=True)
             else:
-                settings = self._settings(source)
-                steps = max(1, round(self.rewind * bench.steps([source], settings)))
-                trainings[source] = Training(stage, "rewind", (source,), settings, until=steps, keep_weights=True)
+                steps = max(1, round(self.rewind * bench.steps([target], self._settings(target))))
+            trainings[target] = self._training(stage, "rewind", target, horizon=horizon, until=steps, keep_weights=True)
         self._train_each(bench, language, trainings)
-        return {source: Origin("stage", stage=f"rewind/{source}") for source in sources}
+        return {target: Origin("stage", stage=f"rewind/{target}") for target in targets}
+
+    @property
+    def _horizon(self) -> int:
+        return self.rounds + 1 if self.compat.full_horizon else 1
 
     def _round(
         self, source: str, number: int, left: list[Ticket] | None, prune: Prune | None, rewinding: Mapping[str, Origin]
     ) -> Training | LanguageTraining:
         """What is left after ``number`` rounds, trained to the end."""
         before = f"round-{number - 1}/{source}"
-        changes: dict[str, Any] = {"prune": prune, "horizon": self.rounds + 1 if self.compat.full_horizon else 1}
+        changes: dict[str, Any] = {"prune": prune, "horizon": self._horizon}
         if number and left:
             changes |= {"base": left[number - 1], "origin": rewinding[source]}
             if self.compat.alias_rewind:
@@ -311,7 +312,12 @@ class Imp(RecipeSettings):
             language.train_each(on_text)
 
     def _controls(
-        self, bench: Workbench, space: WeightSpace, number: int, tickets: Mapping[str, Ticket]
+        self,
+        bench: Workbench,
+        space: WeightSpace,
+        number: int,
+        tickets: Mapping[str, Ticket],
+        rewinding: Mapping[str, Origin],
     ) -> dict[str, Training | LanguageTraining]:
         """Stage -> a training at the size of the round's tickets. Magnitude and random tickets are tried on every task,
         IMP tickets on other weights on their source."""
@@ -334,7 +340,7 @@ class Imp(RecipeSettings):
                     weight_hash=bench.weight_hash,
                 )
                 self._keep(bench, f"{control}-{percent}", {"all": ticket})
-                each: dict[str, tuple[Ticket, Origin]] = dict.fromkeys(self._targets(bench), (ticket, PRETRAINED))
+                each = {target: (ticket, rewinding[target]) for target in self._targets(bench)}
             else:
                 origin = Origin(control, seed=derived_seed(bench.seed, control))  # type: ignore[arg-type]
                 each = {source: (ticket, origin) for source, ticket in tickets.items()}
@@ -344,14 +350,14 @@ class Imp(RecipeSettings):
         return found
 
     def _moved(
-        self, bench: Workbench, number: int, tickets: Mapping[str, Ticket]
+        self, number: int, tickets: Mapping[str, Ticket], targets: list[str], rewinding: Mapping[str, Origin]
     ) -> dict[str, Training | LanguageTraining]:
-        """Stage -> the training of a task under another one's ticket, from the pretrained weights."""
+        """Stage -> the training of a task under another one's ticket, from the weights its own is rewound to."""
         percent = self.percent(number)
         return {
-            stage: self._training(stage, f"transfer/{percent}/{source}", target, base=ticket)
+            stage: self._training(stage, f"transfer/{percent}/{source}", target, base=ticket, origin=rewinding[target])
             for source, ticket in tickets.items()
-            for target in self._targets(bench)
+            for target in targets
             if source != target
             for stage in [f"transfer/{percent}/{source}/{target}"]
         }
@@ -378,7 +384,7 @@ class Imp(RecipeSettings):
             for target in targets
         }
         total = functools.partial(_sum_of, each)
-        rewinding = round(self.rewind * total(sources))
+        rewinding = round(self.rewind * total(targets))
         on_all = sum(control in ("magnitude", "random") for control in self.controls)
         controls = len(self.at) * (on_all * total(targets) + (len(self.controls) - on_all) * total(sources))
         moved = len(self.at) * (len(sources) * total(targets) - total(sources)) if self.transfer else 0

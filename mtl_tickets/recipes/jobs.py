@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mtl_tickets.model import weight_masks
-from mtl_tickets.model.anatomy import layers_of
+from mtl_tickets.model.anatomy import anatomy_of, layers_of
 from mtl_tickets.model.encoders import random_encoder
 from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.scoring import ScoreSettings
@@ -56,7 +56,8 @@ class Origin:
     """What the encoder's weights are when a training begins; a ticket is rewound to them.
 
     ``pretrained``: θ_0. ``reinitialised``: drawn anew, from ``seed``, as the architecture draws them. ``shuffled``: θ_0
-    with its layers in another order, drawn from ``seed``. ``stage``: what the stage ``stage`` kept of its encoder.
+    with the six matrices of its layers in another order, drawn from ``seed``. ``stage``: what the stage ``stage`` kept
+    of its encoder.
     """
 
     kind: Literal["pretrained", "reinitialised", "shuffled", "stage"] = "pretrained"
@@ -68,10 +69,11 @@ class Origin:
         if self.kind == "reinitialised":
             encoder.load_state_dict(random_encoder(encoder.config, seed=self.seed).state_dict(), strict=False)
         elif self.kind == "shuffled":
-            layers = layers_of(encoder)
-            states = [{name: tensor.clone() for name, tensor in layer.state_dict().items()} for layer in layers]
+            layers, anatomy = layers_of(encoder), anatomy_of(encoder)
+            names = [f"{getattr(anatomy, matrix)}.weight" for matrix in weight_masks.MATRICES]
+            weights = [{name: layer.get_parameter(name).detach().clone() for name in names} for layer in layers]
             for layer, source in zip(layers, shuffled_order(len(layers), self.seed), strict=True):
-                layer.load_state_dict(states[source])
+                layer.load_state_dict(weights[source], strict=False)
         elif self.kind == "stage":
             encoder.load_state_dict(kept_weights(folder / self.stage, "encoder"))
 

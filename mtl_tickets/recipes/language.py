@@ -167,8 +167,9 @@ class Language:
             bench.progress.stage(training.stage)
             model = self.rewound(training.base, training.origin)
             result = self._trained(model, training, folder)
-            weight_masks.take_off(encoder_of(model), keep_zeros=True)
             rows = self.rows(training.report_as, model, training.base, result.steps)
+            # without zeros in the weights: a vocabulary matrix that is tied to masked embeddings is whole
+            weight_masks.take_off(encoder_of(model))
             if training.prune is not None:
                 # the pooler, which text does not train
                 pretrained = bench.start(bench.learned[:1]).rewound().encoder

@@ -8,8 +8,9 @@ same text (``imp``), by one-shot ``magnitude`` and at ``random``.
 
 As published, a mask is trained for as long as iterative pruning takes to reach its sparsity. Deviations: tickets that
 are not trained get a masked-language head that has been trained as long as the others' (``loss``; with the checkpoint's
-own head it is ``loss_before``); one optimiser for all objectives; the teacher has no dropout, padding counts nothing,
-and iterative pruning rewinds (``compat: reference`` puts the published defects back).
+own head it is ``loss_before``), and so does what distillation finds, and the full model; one optimiser for all
+objectives; the teacher has no dropout, padding counts nothing, and iterative pruning rewinds (``compat: reference``
+puts the published defects back).
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ NAMES = {
 class MaskCompat(Settings):
     """Published defects (METHODS 2.9), off by default. ``compat: reference`` is all of them."""
 
-    teacher_dropout: bool = pydantic.Field(False, description="defect 1: the distilling teacher has dropout")
+    teacher_dropout: bool = pydantic.Field(
+        False, description="defect 1: the distilling teacher has the dropout that language.dropout gives"
+    )
     alias_rewind: bool = pydantic.Field(False, description="defect 2: iterative pruning rewinds nothing")
     full_horizon: bool = pydantic.Field(
         False, description="defect 3: the learning rate of each round falls as if all rounds were one training"
@@ -129,6 +132,10 @@ class MaskTrainingRecipe(RecipeSettings):
             for place, value in enumerate(self.fine_tune or ())
             if value not in self.sparsities
         ]
+        names = [percent(sparsity) for sparsity in self.sparsities]
+        if len({"0", "100", *names}) < len(names) + 2:
+            rule = "must differ in the first decimal of their per cents, and be none of 0 and 100 %"
+            problems.append(Problem(rule, place="sparsities", found=list(self.sparsities)))
         if len(set(self.methods)) != len(self.methods):
             problems.append(Problem("each method may stand only once", place="methods", found=list(self.methods)))
         if "imp" in self.methods and self.units == "structured":
@@ -174,7 +181,7 @@ class MaskTrainingRecipe(RecipeSettings):
         bench.reached("yardsticks")
 
         language = Language(bench, self.language, bench.cache)
-        language.measure("language/full", FULL, None)
+        language.measure("language/full", FULL, None, suffix="_before")
         bench.fine_tune_each([Training(f"full/{task}", FULL, (task,), self._settings(task)) for task in bench.learned])
         bench.reached(FULL)
 
@@ -185,6 +192,7 @@ class MaskTrainingRecipe(RecipeSettings):
             for sparsity, ticket in self._pruned(bench, language, space).items():
                 first[sparsity]["imp"] = ticket
         found = self._find(bench, language, first)
+        self._give_heads(language, found, Ticket.dense(space))
         for name, ticket in found.items():
             self._keep(bench, name, ticket)
         bench.reached("find")
@@ -208,9 +216,16 @@ class MaskTrainingRecipe(RecipeSettings):
         return space_of(bench.start(bench.learned[:1]).model.config, neurons=True)
 
     def budget(self, space: UnitSpace, sparsity: float) -> Budget:
-        """Units dropped: of single weights, or of heads and of neurons."""
+        """Units dropped: of single weights, or of heads and of neurons.
+
+        Raises :class:`InvalidSetting` where that leaves a layer without a head.
+        """
         pools = ("heads", "neurons") if isinstance(space, StructuredSpace) else tuple(pool_sizes(space))
-        return Budget.fractions(space, dict.fromkeys(pools, sparsity))
+        found = Budget.fractions(space, dict.fromkeys(pools, sparsity))
+        if isinstance(space, StructuredSpace) and found["heads"] > space.layers * (space.heads - 1):
+            rule = f"a head must stay in each of the {space.layers} layers of {space.heads} heads"
+            raise InvalidSetting(Problem(rule, place="recipe.sparsities", found=sparsity))
+        return found
 
     @property
     def _allocation(self) -> Allocation:
@@ -268,7 +283,8 @@ class MaskTrainingRecipe(RecipeSettings):
     def _find(
         self, bench: Workbench, language: Language, first: Mapping[float, Mapping[str, Ticket]]
     ) -> dict[str, Ticket]:
-        """``method/percent`` -> ticket. Masks are trained; the other tickets get a head that was trained as long."""
+        """``method/percent`` -> ticket. Masks are trained; tickets that are not get a head that was trained as long. To
+        distil makes no use of the head: see :meth:`_give_heads`."""
         trainings: dict[str, MaskTraining] = {}
         for sparsity, tickets in first.items():
             for method in self.methods:
@@ -279,10 +295,10 @@ class MaskTrainingRecipe(RecipeSettings):
                     language.measure(stage, name, tickets[method], suffix="_before")
                 trainings[name] = MaskTraining(
                     f"find/{name}",
-                    name,
+                    f"distilled/{name}" if method == "distillation" else name,
                     tickets["magnitude" if learned else method],
                     self._objective(method if learned else "mlm"),  # type: ignore[arg-type]
-                    self.optimiser,
+                    self._optimiser(method),
                     self._steps(sparsity),
                     self.reset_every,
                     self._allocation,
@@ -291,6 +307,40 @@ class MaskTrainingRecipe(RecipeSettings):
                 )
         found = train_masks_each(language, list(trainings.values()))
         return {name: found[training.stage] for name, training in trainings.items()}
+
+    def _give_heads(self, language: Language, found: Mapping[str, Ticket], dense: Ticket) -> None:
+        """A head, trained as long as the others', for what was distilled and for the full model: their losses say
+        something of their encoders then, and not of the heads they came with."""
+        asked = {
+            name: (ticket, float(name.partition("/")[2]) / 100)
+            for name, ticket in found.items()
+            if name.startswith("distillation/")
+        }
+        wanted = {name: (ticket, self._steps(sparsity)) for name, (ticket, sparsity) in asked.items()}
+        wanted[FULL] = dense, self._steps(self.sparsities[-1])
+        train_masks_each(
+            language,
+            [
+                MaskTraining(
+                    f"head/{name}",
+                    name,
+                    ticket,
+                    self._objective("mlm"),
+                    self._optimiser("mlm"),
+                    steps,
+                    self.reset_every,
+                    self._allocation,
+                    learns=False,
+                )
+                for name, (ticket, steps) in wanted.items()
+            ],
+        )
+
+    def _optimiser(self, method: Method) -> OptimiserSettings:
+        if not (self.compat.decay_scores and method == "distillation"):
+            return self.optimiser
+        # as published, where the settings say nothing
+        return self.optimiser.model_copy(update={"weight_decay": self.optimiser.weight_decay or 0.01})
 
     def _objective(self, kind: Objective) -> MaskObjective:
         if kind != "distillation":
@@ -328,7 +378,8 @@ class MaskTrainingRecipe(RecipeSettings):
 
     def steps(self, bench: Workbench) -> int:
         tasks = sum(bench.steps([task], self._settings(task)) for task in bench.learned)
-        found = sum(self._steps(sparsity) for sparsity in self.sparsities) * len(self.methods)
+        heads = len(self.methods) + ("distillation" in self.methods)
+        found = sum(self._steps(sparsity) for sparsity in self.sparsities) * heads + self._steps(self.sparsities[-1])
         rounds = _rounds(self.sparsities[-1]) * self.language.steps if "imp" in self.methods else 0
         return tasks * (1 + len(self._fine_tuned) * len(self.methods)) + found + rounds
 

@@ -151,6 +151,10 @@ def load_study(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Study
 
 def _check_baselines(settings: StudySettings, points: Sequence[Point], document: Document) -> None:
     """Every point must have every baseline, so that differences are of the same thing everywhere."""
+    kinds = [point.loaded.experiment.recipe.kind for point in points]
+    if strange := next((kind for kind in kinds if kind != "super_tickets"), None):
+        rule = "a study compares sharing rules: its experiment must have the recipe super_tickets"
+        raise ConfigError(document.problem(("experiment",), rule, strange))
     rules = [
         {
             stage.removeprefix("multi/")

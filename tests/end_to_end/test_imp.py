@@ -1,6 +1,5 @@
 """IMP on a small world: exact sizes, real rewinding, controls of equal size, a transfer matrix."""
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -8,12 +7,14 @@ from safetensors.torch import load_file
 
 import mtl_tickets.recipes.language as language_module
 import mtl_tickets.recipes.workbench as workbench_module
-from mtl_tickets.errors import ConfigError
+from mtl_tickets.errors import CheckpointError, ConfigError
 from mtl_tickets.experiment import load_experiment
+from mtl_tickets.locate import find_models, find_tickets
 from mtl_tickets.model import weight_masks
 from mtl_tickets.model.encoders import load_encoder, read_config
 from mtl_tickets.recipes.jobs import Origin
 from mtl_tickets.running import run_experiment
+from mtl_tickets.study.plan import load_study
 from mtl_tickets.tickets.ticket import Ticket
 from tests.end_to_end.world import write_text, write_world
 
@@ -155,9 +156,10 @@ def test_weights_drawn_anew_and_layers_shuffled_are_other_weights_of_the_same_si
     weights = [[encoder.get_parameter(name.format(layer)) for layer in (0, 1)] for encoder in (plain, drawn, shuffled)]
     assert not any(torch.equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
     assert torch.equal(weights[2][0], weights[0][1]) and torch.equal(weights[2][1], weights[0][0])
-    embeddings = "embeddings.word_embeddings.weight"
-    assert torch.equal(shuffled.get_parameter(embeddings), plain.get_parameter(embeddings))
-    assert np.isfinite(drawn.get_parameter(embeddings).detach().numpy()).all()
+    matrices = space_of(world).matrices
+    for name, parameter in shuffled.named_parameters():  # biases, norms, embeddings and pooler stay
+        if name not in matrices or ".layer." not in name:
+            assert torch.equal(parameter, plain.get_parameter(name))
 
 
 def test_settings_that_contradict_each_other_are_named(world):
@@ -165,6 +167,13 @@ def test_settings_that_contradict_each_other_are_named(world):
     for change, place in [
         ("recipe.rounds=4", "rounds"),
         ("recipe.at=[5]", "at.0"),
+        ("recipe.at=[]", "at"),
+        ("recipe.at=[2,2]", "at"),
+        ("recipe.sources=[same,same]", "sources"),
+        ("recipe.sources=[sme]", "recipe.sources[0]"),
+        ("recipe.fraction=0.0001", "fraction"),
+        ("recipe.allocation=layer_normalised", "allocation"),
+        ("encoder.weights=random", "encoder.weights"),
         ("recipe.language=null", ""),
         ("recipe.rewind=1.0", "rewind"),
     ]:
@@ -172,3 +181,61 @@ def test_settings_that_contradict_each_other_are_named(world):
         with pytest.raises(ConfigError) as caught:
             load_experiment(path, changes)
         assert place in str(caught.value)
+
+
+def test_what_is_trained_with_its_decoder_whole_is_measured_so(world, tmp_path):
+    """Masked embeddings are tied to the vocabulary of the head, which is not masked."""
+    _, path = world
+    changes = [f"output={tmp_path}", "recipe.sources=[mlm]", "recipe.controls=[magnitude]", "recipe.transfer=false"]
+    changes += ["recipe.language.steps=20", "tasks=[same]"]
+    loaded = load_experiment(path, changes)
+    seen = {}
+    measure = language_module.held_out_scores
+
+    def watched(model, *rest):
+        encoder = language_module.encoder_of(model)
+        masked = encoder.embeddings.word_embeddings.weight
+        seen.setdefault("masked", []).append(int((masked == 0).sum()))
+        seen.setdefault("whole", []).append(int((model.network.get_output_embeddings().weight == 0).sum()))
+        return measure(model, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(language_module, "held_out_scores", watched)
+        run_experiment(loaded, seeds=[1])
+    assert max(seen["masked"]) > 500 and max(seen["whole"]) < 100
+
+
+def test_every_ticket_of_a_matrix_starts_a_target_from_the_same_weights(world, tmp_path, monkeypatch):
+    _, path = world
+    changes = [f"output={tmp_path}", "recipe.rewind=0.5", "recipe.language=null", "recipe.controls=[random]"]
+    seen = seen_at_the_start(monkeypatch)
+    run = run_experiment(load_experiment(path, changes), seeds=[1])[0]
+    kept = {task: load_file(run.path / f"stages/rewind/{task}/weights.safetensors") for task in ("feelings", "same")}
+    # behind the rounds: a random ticket on both tasks, then either task's ticket on the other
+    for task, start in zip(("feelings", "same", "same", "feelings"), seen[-4:], strict=True):
+        name = "encoder.layer.0.output.dense.weight"
+        there = start[name] != 0
+        assert torch.equal(start[name][there], kept[task][f"encoder.{name}"][there])
+
+
+def test_a_task_called_as_the_text_is_refused(world, tmp_path):
+    folder, path = world
+    task = yaml.safe_load((folder / "same.yaml").read_text(encoding="utf-8"))
+    (folder / "mlm.yaml").write_text(yaml.safe_dump(task | {"name": "mlm"}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="no task may be called so"):
+        load_experiment(path, ["tasks=[feelings,mlm]"])
+
+
+def test_tickets_of_a_run_without_rules_are_found(finished):
+    found = find_tickets([finished.path])
+    assert len(found) == 5
+    with pytest.raises(CheckpointError, match="keeps tickets and no model"):
+        find_models(finished.path)
+
+
+def test_a_study_of_it_is_refused_by_name(world, tmp_path):
+    _, path = world
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump({"name": "s", "experiment": str(path), "seeds": [1]}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="super_tickets"):
+        load_study(study)

@@ -92,7 +92,7 @@ def logged(run, name):
     return {row["metric"]: row["value"] for row in rows}
 
 
-@pytest.mark.parametrize("name", ["mlm/50", "distillation/30", "imp/50", "random/30"])
+@pytest.mark.parametrize("name", ["mlm/50", "imp/50", "random/30"])
 def test_a_ticket_read_again_gives_the_logged_score_to_the_digit(world, finished, name):
     again = measured(load_experiment(world), finished, name)
     before = logged(finished, name)
@@ -116,10 +116,26 @@ def test_every_ticket_is_fine_tuned_on_every_task(finished):
 
 
 def test_tickets_that_are_not_trained_are_measured_with_both_heads(finished):
-    for method in ("imp", "magnitude", "random"):
-        found = logged(finished, f"{method}/50")
+    for name in ("imp/50", "magnitude/50", "random/50", "full"):
+        found = logged(finished, name)
         assert found["loss"] != found["loss_before"]
     assert "loss_before" not in logged(finished, "mlm/50")
+
+
+def test_every_method_s_head_is_trained(finished):
+    stages = finished.path / "stages"
+    heads = [load_file(stages / f"find/{method}/50/head.safetensors") for method in METHODS if method != "distillation"]
+    heads += [load_file(stages / f"head/{name}/head.safetensors") for name in ("distillation/50", "full")]
+    untrained = load_file(stages / "find/distillation/50/head.safetensors")
+    for head in heads:
+        assert any(not torch.equal(head[name], untrained[name]) for name in untrained)
+
+
+def test_so_many_heads_that_a_layer_would_have_none_are_refused(world, tmp_path):
+    changes = [f"output={tmp_path}", "recipe.units=structured", "recipe.sparsities=[0.9]", "recipe.fine_tune=[0.9]"]
+    changes += ["recipe.methods=[mlm]", "recipe.mask_steps=2"]
+    with pytest.raises(ConfigError, match="a head must stay"):
+        run_experiment(load_experiment(world, changes), seeds=[1])
 
 
 def test_a_run_that_is_stopped_and_resumed_is_the_same_run(world, finished, tmp_path):
@@ -144,6 +160,7 @@ def test_published_defects_can_be_asked_for(world, tmp_path):
         (["recipe.fine_tune=[0.8]"], "fine_tune.0"),
         (["recipe.units=structured"], "methods.3"),
         (["recipe.methods=[mlm,mlm]"], "methods"),
+        (["recipe.methods=[mlm]", "recipe.mask_steps=3", "recipe.sparsities=[0.5001,0.5002]"], "sparsities"),
         (["recipe.language.text=[]"], "language.text"),
     ],
 )
