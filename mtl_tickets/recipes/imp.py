@@ -94,7 +94,8 @@ class Imp(RecipeSettings):
         0.0, ge=0, lt=1, description="to the weights after this part of the full training; 0: to the pretrained ones"
     )
     at: tuple[pydantic.PositiveInt, ...] = pydantic.Field(
-        (7,), min_length=1, description="rounds whose tickets are compared with controls and tried on other tasks"
+        (7,),
+        description="rounds whose tickets are compared with controls and tried on other tasks; none: only the rounds",
     )
     controls: tuple[Control, ...] = ("magnitude", "random", "reinitialised", "shuffled")
     transfer: bool = pydantic.Field(True, description="every source's ticket on every other task")

@@ -167,7 +167,6 @@ def test_settings_that_contradict_each_other_are_named(world):
     for change, place in [
         ("recipe.rounds=4", "rounds"),
         ("recipe.at=[5]", "at.0"),
-        ("recipe.at=[]", "at"),
         ("recipe.at=[2,2]", "at"),
         ("recipe.sources=[same,same]", "sources"),
         ("recipe.sources=[sme]", "recipe.sources[0]"),
