@@ -133,6 +133,8 @@ class _Check:
             tokenizer = self._tokenizer(experiment.encoder.name, experiment.cache, item)
             if base is not None and "encoder" not in item.not_read:
                 self._base(base, experiment.encoder, experiment.cache, item)
+            if (language := getattr(experiment.recipe, "language", None)) is not None:
+                self._text(language, item)
             for spec in loaded.tasks.values():
                 self._read(spec, experiment.data, tokenizer, experiment.encoder.max_length, experiment.cache, item)
         return item
@@ -183,6 +185,18 @@ class _Check:
                 self.problems += error.problems
                 continue
             item.splits.append(facts)
+
+    def _text(self, language: Any, item: Checked) -> None:
+        """Whether the files of a recipe's text are there; what they hold is read by the run."""
+        from mtl_tickets.pretraining.text import find_sources
+
+        try:
+            find_sources(language.text, language.playground_tokens, language.packs_vocabulary)
+        except InputError as error:
+            if self.data:
+                self.problems += error.problems
+            else:
+                item.not_read["text"] = f"{error.problems[0].file}: {error.problems[0].rule}"
 
     def _base(self, base: Path, encoder: EncoderSettings, cache: Path, item: Checked) -> None:
         """Whether the recipe's base is of the encoder; of its weights only where they lie here."""

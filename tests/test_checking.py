@@ -129,6 +129,16 @@ def test_a_missing_base_is_refused_with_its_place(world):
         assert part in " ".join(answer.output.split())
 
 
+def test_a_text_that_is_not_there_is_named(world):
+    content = yaml.safe_load((world / "small.yaml").read_text(encoding="utf-8"))
+    content["recipe"] = {"kind": "imp", "language": {"text": ["nowhere.txt"]}}
+    (world / "small.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    (item,) = check_files([world / "small.yaml"])
+    assert "nowhere.txt" in item.not_read["text"] and "must exist" in item.not_read["text"]
+    with pytest.raises(InputError, match=r"nowhere\.txt: this file must exist"):
+        check_files([world / "small.yaml"], data=True)
+
+
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(InputError, match="'mrpc'"):
         check_files(["mprc"])
