@@ -21,6 +21,7 @@ from mtl_tickets.files import digest
 from mtl_tickets.model.settings import EncoderSettings
 from mtl_tickets.pretraining.encoders import made_from
 from mtl_tickets.recipes import RECIPES
+from mtl_tickets.recipes.base import MLM
 from mtl_tickets.recipes.base_ticket import read_base
 from mtl_tickets.settings import Document, Settings, one_of, problems_of, read_yaml
 from mtl_tickets.tasks.data import LimitSettings
@@ -36,8 +37,6 @@ else:
     AnyRecipe = one_of(RECIPES)
 
 
-# what recipes with a text call masked-language modelling
-MLM = "mlm"
 # how often a default was changed in a way that changes numbers. 2: finer lengths that batches are padded to; 3: halving
 # looks elsewhere
 DEFAULTS = 3

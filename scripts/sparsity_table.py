@@ -15,10 +15,11 @@ from pathlib import Path
 from mtl_tickets.errors import CheckpointError, MtlTicketsError, Problem
 from mtl_tickets.evaluation.records import read_rows
 from mtl_tickets.locate import runs_in
+from mtl_tickets.recipes.base import MLM
 from mtl_tickets.report.data import ReportData
 from mtl_tickets.report.gather import gather
 from mtl_tickets.report.subnetwork_data import Curve, Transfer
-from mtl_tickets.report.tables import MLM, Cell, escaped
+from mtl_tickets.report.tables import Cell, escaped
 
 # a loss of 1 nat is much: more decimals than points have
 LOSS_DECIMALS = 2

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from mtl_tickets.recipes.run_directory import Input
     from mtl_tickets.recipes.workbench import Workbench
 
+# masked-language modelling among the tasks of a recipe with a text, and the split it is measured on
+MLM, HELD_OUT = "mlm", "held_out"
+# the stage of the whole encoder, that sub-networks are held against
+FULL = "full"
+
 RECIPES: Registry[type[RecipeSettings]] = Registry("recipe", "mtl_tickets.recipes")
 
 
@@ -82,3 +87,8 @@ class RecipeSettings(Settings):
     def sections(self) -> tuple[str, ...]:
         """What a report tells between the scores and the costs."""
         return ("sparsity", "transfer") if getattr(self, "transfer", False) else ("sparsity",)
+
+
+def percent(sparsity: float) -> str:
+    """A sparsity in stages and headings: ``70``, or with one decimal ``27.1``."""
+    return f"{round(100 * sparsity, 1):g}"

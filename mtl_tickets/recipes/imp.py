@@ -22,9 +22,9 @@ import pydantic
 
 from mtl_tickets.errors import Problem
 from mtl_tickets.model.weight_masks import weight_space_of
-from mtl_tickets.recipes.base import RECIPES, RecipeSettings
+from mtl_tickets.recipes.base import FULL, MLM, RECIPES, RecipeSettings, percent
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, Prune, Training
-from mtl_tickets.recipes.language import MLM, Language, LanguageSettings, LanguageTraining
+from mtl_tickets.recipes.language import Language, LanguageSettings, LanguageTraining
 from mtl_tickets.recipes.overrides import TrainOverride
 from mtl_tickets.recipes.run_directory import Input
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
@@ -41,7 +41,6 @@ from mtl_tickets.training.loop import TrainSettings
 from mtl_tickets.training.optim import OptimiserSettings
 
 Control = Literal["magnitude", "random", "reinitialised", "shuffled"]
-FULL = "full"
 
 
 class PrunableSettings(Settings):
@@ -168,7 +167,7 @@ class Imp(RecipeSettings):
 
     def percent(self, number: int) -> str:
         """The sparsity of a round, in stages and headings."""
-        return f"{round(100 * self.sparsity(number), 1):g}"
+        return percent(self.sparsity(number))
 
     def dropped(self, space: WeightSpace, number: int) -> int:
         """Weights gone after so many rounds, rounded down in each."""

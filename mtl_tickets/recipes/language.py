@@ -28,6 +28,7 @@ from mtl_tickets.pretraining.plan import Prepared
 from mtl_tickets.pretraining.pretrain import prepare
 from mtl_tickets.pretraining.settings import PretrainSettings, Share
 from mtl_tickets.pretraining.start import first_network
+from mtl_tickets.recipes.base import HELD_OUT, MLM
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, Prune
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input
 from mtl_tickets.recipes.workbench import PRUNED, Workbench, derived_seed
@@ -37,9 +38,6 @@ from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.loop import TrainResult, TrainSettings, train
 from mtl_tickets.training.optim import OptimiserSettings
 from mtl_tickets.training.rewind import Snapshot
-
-MLM = "mlm"
-HELD_OUT = "held_out"
 
 
 class LanguageSettings(Settings):

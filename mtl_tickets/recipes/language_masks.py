@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from mtl_tickets.files import digest, written_whole
 from mtl_tickets.pretraining.masking import Course
 from mtl_tickets.pretraining.mlm import MaskedLanguageModel, head_parameters
-from mtl_tickets.recipes.language import MLM, Language, encoder_of
+from mtl_tickets.recipes.base import MLM
+from mtl_tickets.recipes.language import Language, encoder_of
 from mtl_tickets.recipes.run_directory import CHECKPOINT
 from mtl_tickets.recipes.workbench import derived_seed
 from mtl_tickets.tickets.ticket import Ticket

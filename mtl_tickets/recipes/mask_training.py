@@ -23,8 +23,8 @@ import pydantic
 
 from mtl_tickets.errors import Problem
 from mtl_tickets.model.anatomy import space_of
-from mtl_tickets.recipes.base import RECIPES, RecipeSettings
-from mtl_tickets.recipes.imp import FULL, PrunableSettings
+from mtl_tickets.recipes.base import FULL, RECIPES, RecipeSettings, percent
+from mtl_tickets.recipes.imp import PrunableSettings
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, Prune, Training
 from mtl_tickets.recipes.language import Language, LanguageSettings, LanguageTraining
 from mtl_tickets.recipes.language_masks import MaskTraining, train_masks_each
@@ -382,11 +382,6 @@ class MaskTrainingRecipe(RecipeSettings):
         found = sum(self._steps(sparsity) for sparsity in self.sparsities) * heads + self._steps(self.sparsities[-1])
         rounds = _rounds(self.sparsities[-1]) * self.language.steps if "imp" in self.methods else 0
         return tasks * (1 + len(self._fine_tuned) * len(self.methods)) + found + rounds
-
-
-def percent(sparsity: float) -> str:
-    """A sparsity in stages and headings: ``70``."""
-    return f"{round(100 * sparsity, 1):g}"
 
 
 def _rounds(sparsity: float) -> int:

@@ -13,7 +13,7 @@ from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.evaluation.records import Row, read_rows
 from mtl_tickets.files import read_json
 from mtl_tickets.locate import runs_in
-from mtl_tickets.report.tables import HELD_OUT, MLM
+from mtl_tickets.recipes.base import HELD_OUT, MLM
 
 if TYPE_CHECKING:
     from mtl_tickets.experiment import Experiment

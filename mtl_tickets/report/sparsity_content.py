@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mtl_tickets.evaluation.matching import Highest, highest_of
+from mtl_tickets.recipes.base import MLM
 from mtl_tickets.report import subnetwork_figures as figures
 from mtl_tickets.report.data import FULL, ReportData
 from mtl_tickets.report.document import (
@@ -24,7 +25,7 @@ from mtl_tickets.report.document import (
 )
 from mtl_tickets.report.subnetwork_data import Curve, Source, Subnetwork, Transfer
 from mtl_tickets.report.subnetwork_figures import AS_GOOD, points
-from mtl_tickets.report.tables import AVERAGE, MLM, NOT_APPLICABLE
+from mtl_tickets.report.tables import AVERAGE, NOT_APPLICABLE
 from mtl_tickets.report.words import count, is_or_are, listed, mean, over
 
 # signs: matches; some lower sparsity does not

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 
 from mtl_tickets.evaluation.matching import Matching, highest, matching, universal
 from mtl_tickets.evaluation.statistics import ROUNDING
+from mtl_tickets.recipes.base import FULL, HELD_OUT, MLM
 from mtl_tickets.report.runs import Run
 from mtl_tickets.report.subnetwork_data import Curve, Moved, Source, Subnetwork, Transfer
-from mtl_tickets.report.tables import AVERAGE, HELD_OUT, MLM
+from mtl_tickets.report.tables import AVERAGE
 
-FULL = "full"
 # the kind that a task's own ticket is of, and those that are found on no task
 OWN, CONTROLS = "imp", ("magnitude", "random")
 # trainings on the way to tickets, and what has sizes but no weights dropped

@@ -16,12 +16,12 @@ from rich.text import Text
 
 from mtl_tickets.errors import MtlTicketsError
 from mtl_tickets.evaluation.records import Row, one
+from mtl_tickets.recipes.base import HELD_OUT, MLM
 
 AVERAGE = "average"
 REMAINING = "remaining %"
 NOT_APPLICABLE = "–"
-# masked-language modelling: the task of its rows, where it is measured, and what its table says
-MLM, HELD_OUT = "mlm", "held_out"
+# what the table of masked-language modelling says
 LOSS, ACCURACY = "loss", "accuracy %"
 
 Reported = Callable[[str, str], bool]
