@@ -105,6 +105,7 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: EpochEnd | None = None,
     on_step: Callable[[int], None] | None = None,
+    before_step: Callable[[int], None] | None = None,
     after_step: Callable[[int], None] | None = None,
     planned_steps: int | None = None,
     until: int | None = None,
@@ -114,9 +115,12 @@ def train(
     ``identity`` says what is trained (a digest of settings, data and start); a checkpoint with another identity is
     refused. ``checkpoint`` is the file to write and, where it exists, to go on from. ``on_epoch(epoch)`` is called
     with the model in eval mode and returns the epoch's row of the history. ``on_step(n)`` is told of n finished steps.
+    ``before_step(step)`` is called before the batches of every optimiser step, with the number of steps until then:
+    what follows a schedule is set there. It must depend on the step and the model's state dict alone, so that a
+    resumed training is the same.
     ``after_step(step)`` is called after every optimiser step, with the number of all steps until then, before anything
-    else sees the weights: what it changes in the model is in every checkpoint. So that a resumed training is the same,
-    it must depend on the step and the model's state dict alone.
+    else sees the weights: what it changes in the model is in every checkpoint. It, too, must depend on the step and the
+    model's state dict alone.
     ``planned_steps`` is what the learning rate is spread over, where that is more than the steps of this training.
     ``until``: stop after this step with a checkpoint to go on from, as if interrupted there.
 
@@ -162,6 +166,8 @@ def train(
             while place.batch < batches_in_epoch:
                 window = [next(batches) for _ in range(min(settings.accumulate, batches_in_epoch - place.batch))]
                 count = sum(batch.count for batch in window)
+                if before_step:
+                    before_step(place.step)
                 for position, batch in enumerate(window):
                     last = position == len(window) - 1
                     with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):

@@ -115,6 +115,37 @@ def test_what_is_done_after_a_step_is_in_every_checkpoint(tasks, accelerator, tm
     assert not equal(plain.state_dict(), whole)
 
 
+def test_what_is_set_before_a_step_follows_its_number_after_a_stop_too(tasks, accelerator, tmp_path):
+    """A loss that is weighed by a schedule: stopped anywhere, the training goes on with the weight of the next step."""
+    how, source = settings(accumulate=2), TaskBatches(tasks, settings().batches, 5, 0)
+
+    def training(until=None, path=None):
+        model, steps, weight = tiny.model(CLASSES), [], 0.0
+
+        def before_step(step):
+            nonlocal weight
+            assert model.training
+            steps.append(step)
+            weight = 1 / (1 + step)
+
+        def weighed(model, batch):
+            return task_loss(model, batch) * weight
+
+        result = train(
+            model, source, weighed, how, accelerator, seed=3, checkpoint=path, until=until, before_step=before_step,
+        )  # fmt: skip
+        return weights(model), steps, result
+
+    whole, steps, result = training()
+    assert steps == list(range(result.steps))
+    for until in (1, 3, result.steps - 1):
+        path = tmp_path / str(until)
+        training(until, path)
+        resumed, left, again = training(path=path)
+        assert left == steps[until:]
+        assert equal(resumed, whole) and again.history == result.history
+
+
 def test_accumulation_resumes_too(tasks, accelerator, tmp_path):
     how = settings(accumulate=3)
     model, _ = run(tasks, accelerator, how)
