@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from mtl_tickets.model.encoders import random_encoder
 from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.scoring import ScoreSettings
 from mtl_tickets.scoring.magnitude import weight_magnitudes
+from mtl_tickets.tasks.batches import Batch
 from mtl_tickets.tickets.budget import Allocation
 from mtl_tickets.tickets.draw import draw
 from mtl_tickets.tickets.space import WeightSpace
@@ -111,6 +112,18 @@ class Prune:
         return draw(scores, {"weights": self.dropped}, allocation=self.allocation)
 
 
+class TaskObjective(Protocol):
+    """What a training on tasks minimises in place of the tasks' own losses: the sum of the losses of a batch's rows.
+    ``digest`` stands for everything that decides it; ``before_step`` is the loop's."""
+
+    @property
+    def digest(self) -> str: ...
+
+    def before_step(self, step: int) -> None: ...
+
+    def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor: ...
+
+
 @dataclass(frozen=True)
 class Training:
     """One training of a recipe: from ``origin`` with fresh heads, on ``tasks``, under ``tickets`` (none: dense).
@@ -118,8 +131,8 @@ class Training:
     ``base``: a ticket of single weights, under which all tasks see the encoder. ``prune``: draws the next one from
     what was learned. Its rows go under ``report_as``. ``until``: the optimiser steps after which it ends, None: all.
     ``horizon``: over how many such trainings the learning rate falls. ``heads_from``: the stage whose kept heads it
-    starts with in place of fresh ones. ``keep_weights`` keeps what it learned for a later stage, ``keep_model`` is the
-    folder of a model for use.
+    starts with in place of fresh ones. ``objective``: None for the tasks' own losses. ``keep_weights`` keeps what it
+    learned for a later stage, ``keep_model`` is the folder of a model for use.
     """
 
     stage: str
@@ -133,6 +146,7 @@ class Training:
     until: int | None = None
     horizon: int = 1
     heads_from: str = ""
+    objective: TaskObjective | None = None
     keep_weights: bool = False
     keep_model: Path | None = None
 

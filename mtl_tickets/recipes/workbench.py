@@ -12,7 +12,7 @@ import numpy as np
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from mtl_tickets.evaluation.evaluate import evaluate, save_predictions
+from mtl_tickets.evaluation.evaluate import evaluate, predictions, save_predictions
 from mtl_tickets.evaluation.yardsticks import YARDSTICKS
 from mtl_tickets.files import digest, written_whole
 from mtl_tickets.model import store, weight_masks
@@ -25,6 +25,7 @@ from mtl_tickets.recipes.made_from import MadeFrom
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
 from mtl_tickets.recipes.side_by_side import side_by_side
 from mtl_tickets.tasks.batches import TaskBatches
+from mtl_tickets.tasks.breakdown import broken_down
 from mtl_tickets.tasks.data import TaskData
 from mtl_tickets.tasks.encode import tokenizer_fingerprint
 from mtl_tickets.tasks.metrics import compute, score
@@ -230,6 +231,9 @@ class Workbench:
         if training.heads_from:
             model.heads.load_state_dict(kept_weights(self.run.stage_folder(training.heads_from), "heads"))
             what["heads_from"] = training.heads_from
+        objective = training.objective
+        if objective is not None:
+            what["objective"] = objective.digest
         steps = None
         if training.horizon > 1:
             what["horizon"] = training.horizon
@@ -249,7 +253,7 @@ class Workbench:
         result = train(
             model,
             self.batches(tasks, settings, seed),
-            task_loss,
+            task_loss if objective is None else objective,
             settings,
             self.accelerator,
             seed=seed,
@@ -257,6 +261,7 @@ class Workbench:
             checkpoint=folder / CHECKPOINT,
             on_epoch=lambda epoch: {"selection": self.selection_scores(model, tasks)},
             on_step=on_step,
+            before_step=None if objective is None else objective.before_step,
             planned_steps=steps,
             until=training.until if until is None else until,
         )
@@ -336,6 +341,9 @@ class Workbench:
                 result = evaluate(model, self.tasks[task], encoded, self.accelerator, pad)
                 save_predictions(folder / f"predictions-{task}-{split}.safetensors", result)
                 rows += self._metric_rows(report_as, task, split, result.metrics, result.rows, steps)
+                answers = predictions(model, self.tasks[task], result.logits)
+                for part in broken_down(self.tasks[task], self.data[task].raw(split), answers):
+                    rows.append(self.run.row(report_as, task, split, part.metric, part.accuracy, part.rows, steps))
         return rows
 
     def remaining_rows(

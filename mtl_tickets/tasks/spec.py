@@ -36,6 +36,9 @@ class TaskSpec(Settings):
     max_length: pydantic.PositiveInt | None = pydantic.Field(None, description="longest input in tokens, for this task")
     head: str | None = pydantic.Field(None, description="evaluate with the head of this other task")
     collapse: dict[str, str] = pydantic.Field({}, description="label of that head -> label here, where they differ")
+    breakdown: tuple[tuple[str, ...], ...] = pydantic.Field(
+        (), description="accuracy apart for every value of label, of a column in the sources' groups, or of several"
+    )
     splits: dict[str, Literal["labelled", "unlabelled"]] = pydantic.Field(
         min_length=1, description="train, dev..., test...: whether each has labels"
     )
@@ -63,6 +66,7 @@ class TaskSpec(Settings):
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> Self:
         problems = [*self._label_problems(), *self._metric_problems(), *self._source_problems()]
+        problems += self._breakdown_problems()
         if problems:
             raise InvalidSetting(problems)
         if not self.default_source:
@@ -152,6 +156,22 @@ class TaskSpec(Settings):
                 ]
                 if needy:
                     problems.append(Problem(f"sources.{name}: a labelled split needs label, a column", found=needy[0]))
+        return problems
+
+    def _breakdown_problems(self) -> list[Problem]:
+        if self.breakdown and self.kind == "regression":
+            return [Problem("breakdown is of the accuracy: a regression task has none", found=list(self.breakdown))]
+        problems = []
+        for number, names in enumerate(self.breakdown):
+            if not names or len(set(names)) < len(names):
+                problems.append(Problem("must be names, each once", place=f"breakdown.{number}", found=list(names)))
+        wanted = {name for names in self.breakdown for name in names} - {"label"}
+        for name, source in self.sources.items():
+            known = source.groups if isinstance(source, ColumnSource) else ()
+            problems += [
+                Problem(f"sources.{name}.groups must have every column of breakdown", found=column)
+                for column in sorted(wanted - set(known))
+            ]
         return problems
 
 

@@ -48,7 +48,7 @@ class Table:
     ``places[i]`` is the number of row i in ``file`` (a line of a text file, else a row), counted from 1, and ``unit``
     says which. ``class_names`` are the names a typed integer label column brings along; ``indexed`` says that bare
     integers in the label column may be read as indices of the task's labels. ``broken`` are the places of rows that
-    were left out because the source says ``broken_rows: drop``.
+    were left out because the source says ``broken_rows: drop``. ``groups``: raw values of further columns, by name.
     """
 
     file: str
@@ -59,6 +59,27 @@ class Table:
     class_names: list[str] | None = None
     indexed: bool = False
     broken: list[int] = dataclasses.field(default_factory=list)
+    groups: dict[str, Sequence[object]] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a source are read: one or two of texts, the label's where it is wanted, and those of groups."""
+
+    text: list[str]
+    label: str | None = None
+    groups: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.text, *([] if self.label is None else [self.label]), *self.groups]
+
+    def table(self, file: str, values: Sequence[Sequence[object]], places: Sequence[int], **more: Any) -> Table:
+        """The table of columns that stand in the order of :attr:`names`."""
+        named = [values[i] for i in range(len(self.names))]
+        texts, others = named[: len(self.text)], named[len(self.text) :]
+        label = None if self.label is None else others.pop(0)
+        return Table(file, texts, label, places, groups=dict(zip(self.groups, others, strict=True)), **more)
 
 
 class Source(Settings):
@@ -98,6 +119,7 @@ class ColumnSource(Source):
 
     text: list[str] = pydantic.Field(min_length=1, max_length=2, description="column of the text, or of the two texts")
     label: str | None = pydantic.Field(None, description="column of the label")
+    groups: tuple[str, ...] = pydantic.Field((), description="further columns, for the task's breakdown")
 
     @pydantic.field_validator("text", "label", mode="before")
     @classmethod

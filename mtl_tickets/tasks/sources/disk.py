@@ -8,7 +8,7 @@ from typing import Literal, Self
 import pydantic
 
 from mtl_tickets.errors import DataError, Problem
-from mtl_tickets.tasks.sources.base import SOURCES, ColumnSource, DataSettings, Findings, Table, contents
+from mtl_tickets.tasks.sources.base import SOURCES, Columns, ColumnSource, DataSettings, Findings, Table, contents
 from mtl_tickets.tasks.sources.hub import table_of
 
 
@@ -45,4 +45,4 @@ class DiskSource(ColumnSource):
         except Exception as error:
             text = " ".join(str(error).split())
             raise DataError(Problem(f"cannot be loaded ({text})", file=str(folder))) from error
-        return table_of(dataset, str(folder), self.text, self.label if labelled else None)
+        return table_of(dataset, str(folder), Columns(self.text, self.label if labelled else None, self.groups))

@@ -10,7 +10,16 @@ import pydantic
 from mtl_tickets.errors import DataError, Problem
 from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.sources import formats
-from mtl_tickets.tasks.sources.base import SOURCES, ColumnSource, DataSettings, Findings, Table, contents, require_file
+from mtl_tickets.tasks.sources.base import (
+    SOURCES,
+    Columns,
+    ColumnSource,
+    DataSettings,
+    Findings,
+    Table,
+    contents,
+    require_file,
+)
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 SUFFIXES: dict[str, Format] = {
@@ -95,9 +104,9 @@ class FilesSource(ColumnSource, Layout):
             rule = f"the format must be given (format: ...), or the suffix be one of {', '.join(SUFFIXES)}"
             raise DataError(Problem(rule, file=str(path), found=path.suffix))
         text, label = chosen.text or self.text, chosen.label or self.label
-        wanted = text + ([label] if labelled and label is not None else [])
+        wanted = Columns(text, label if labelled else None, self.groups)
         try:
-            return _READERS[kind](path, layout, kind, wanted, len(text), findings)
+            return _READERS[kind](path, layout, kind, wanted, findings)
         except OSError as error:
             raise DataError(Problem(f"cannot be read ({error.strerror or error})", file=str(path))) from error
 
@@ -117,21 +126,21 @@ class FilesSource(ColumnSource, Layout):
         raise DataError(Problem(rule, file=str(folder), found=", ".join(chosen.file), hint=hint))
 
 
-def _rows(path: Path, layout: Layout, kind: str, wanted: list[str], texts: int, findings: Findings) -> Table:
+def _rows(path: Path, layout: Layout, kind: str, wanted: Columns, findings: Findings) -> Table:
     quotes = layout.quotes if layout.quotes is not None else kind == "csv"
     delimiter = layout.delimiter or ("," if kind == "csv" else "\t")
     header = layout.header if layout.header is not None else layout.columns is None
     return formats.read_delimited(
-        path, delimiter, quotes, header, layout.columns, layout.broken_rows == "drop", wanted, texts, findings
+        path, delimiter, quotes, header, layout.columns, layout.broken_rows == "drop", wanted, findings
     )
 
 
-def _jsonl(path: Path, layout: Layout, kind: str, wanted: list[str], texts: int, findings: Findings) -> Table:
-    return formats.read_jsonl(path, wanted, texts, findings)
+def _jsonl(path: Path, layout: Layout, kind: str, wanted: Columns, findings: Findings) -> Table:
+    return formats.read_jsonl(path, wanted, findings)
 
 
-def _parquet(path: Path, layout: Layout, kind: str, wanted: list[str], texts: int, findings: Findings) -> Table:
-    return formats.read_parquet(path, wanted, texts)
+def _parquet(path: Path, layout: Layout, kind: str, wanted: Columns, findings: Findings) -> Table:
+    return formats.read_parquet(path, wanted)
 
 
 _READERS = {"csv": _rows, "tsv": _rows, "jsonl": _jsonl, "parquet": _parquet}

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mtl_tickets.errors import DataError, Problem, nearest
-from mtl_tickets.tasks.sources.base import Findings, Table, require_columns
+from mtl_tickets.tasks.sources.base import Columns, Findings, Table, require_columns
 
 
 def read_delimited(
@@ -24,8 +24,7 @@ def read_delimited(
     header: bool,
     columns: list[str] | None,
     drop_broken: bool,
-    wanted: Sequence[str],
-    texts: int,
+    wanted: Columns,
     findings: Findings,
 ) -> Table:
     """A csv or tsv file. Without header and ``columns`` the columns are called 0, 1, ... and the first row counts them.
@@ -36,16 +35,16 @@ def read_delimited(
     file = str(path)
     lines = text_lines(path)
     if not lines:
-        return _table(file, [], [], wanted, texts)
+        return _table(file, [], [], wanted)
     rows = _quoted(lines, delimiter, file) if quotes else _plain(lines, delimiter)
     if header:
         columns = next(rows)[1]
     elif columns is None:
         first = next(rows)
         columns, rows = [str(i) for i in range(len(first[1]))], itertools.chain([first], rows)
-    require_columns(file, columns, wanted, "line 1" if header else "")
-    _refuse_twins(file, columns, wanted)
-    at = [columns.index(name) for name in wanted]
+    require_columns(file, columns, wanted.names, "line 1" if header else "")
+    _refuse_twins(file, columns, wanted.names)
+    at = [columns.index(name) for name in wanted.names]
     values: list[list[str]] = []
     places: list[int] = []
     broken: list[int] = []
@@ -58,10 +57,10 @@ def read_delimited(
         else:
             rule = f"must have {len(columns)} columns like the {'header' if header else 'first row'}"
             findings.add(Problem(rule, file=file, place=f"line {place}", found=f"{len(row)}: {delimiter.join(row)}"))
-    return _table(file, values, places, wanted, texts, broken)
+    return _table(file, values, places, wanted, broken)
 
 
-def read_jsonl(path: Path, wanted: Sequence[str], texts: int, findings: Findings) -> Table:
+def read_jsonl(path: Path, wanted: Columns, findings: Findings) -> Table:
     """A file with one JSON object a line. A key that the first line lacks is a missing column; one that a later line
     lacks is a problem of that line."""
     file = str(path)
@@ -78,18 +77,18 @@ def read_jsonl(path: Path, wanted: Sequence[str], texts: int, findings: Findings
             findings.add(Problem("must be a JSON object", file=file, place=where, found=row))
             continue
         if not values:
-            require_columns(file, list(row), wanted, where)
-        missing = [name for name in wanted if name not in row]
+            require_columns(file, list(row), wanted.names, where)
+        missing = [name for name in wanted.names if name not in row]
         for name in missing:
             hint = nearest(name, list(row))
             findings.add(Problem("this column is missing", file=file, place=where, found=name, hint=hint))
         if not missing:
-            values.append([row[name] for name in wanted])
+            values.append([row[name] for name in wanted.names])
             places.append(place)
-    return _table(file, values, places, wanted, texts)
+    return _table(file, values, places, wanted)
 
 
-def read_parquet(path: Path, wanted: Sequence[str], texts: int) -> Table:
+def read_parquet(path: Path, wanted: Columns) -> Table:
     """A parquet file. Label names written by ``datasets`` (ClassLabel) are found in the schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -97,14 +96,13 @@ def read_parquet(path: Path, wanted: Sequence[str], texts: int) -> Table:
     file = str(path)
     try:
         schema = pq.read_schema(path)
-        require_columns(file, schema.names, wanted)
-        table = pq.read_table(path, columns=list(dict.fromkeys(wanted)))
+        require_columns(file, schema.names, wanted.names)
+        table = pq.read_table(path, columns=list(dict.fromkeys(wanted.names)))
     except pa.ArrowException as error:
         raise DataError(Problem(f"must be a parquet file ({error})", file=file)) from error
-    columns = [table.column(name).to_pylist() for name in wanted]
-    names = _class_names(schema.metadata or {}, wanted[texts]) if len(wanted) > texts else None
-    labels = columns[texts] if len(wanted) > texts else None
-    return Table(file, list(columns[:texts]), labels, range(1, table.num_rows + 1), "row", names)
+    columns = [table.column(name).to_pylist() for name in wanted.names]
+    names = None if wanted.label is None else _class_names(schema.metadata or {}, wanted.label)
+    return wanted.table(file, columns, range(1, table.num_rows + 1), unit="row", class_names=names)
 
 
 def text_lines(path: Path) -> list[str]:
@@ -162,13 +160,11 @@ def _table(
     file: str,
     values: Sequence[Sequence[object]],
     places: list[int],
-    wanted: Sequence[str],
-    texts: int,
+    wanted: Columns,
     broken: list[int] | None = None,
 ) -> Table:
-    columns: list[list[object]] = [list(column) for column in zip(*values, strict=True)] or [[] for _ in wanted]
-    labels = columns[texts] if len(wanted) > texts else None
-    return Table(file, list(columns[:texts]), labels, places, broken=broken or [])
+    columns: list[list[object]] = [list(column) for column in zip(*values, strict=True)] or [[] for _ in wanted.names]
+    return wanted.table(file, columns, places, broken=broken or [])
 
 
 def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str] | None:

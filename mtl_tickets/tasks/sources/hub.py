@@ -14,6 +14,7 @@ import pydantic
 from mtl_tickets.errors import DataError, Problem, nearest
 from mtl_tickets.tasks.sources.base import (
     SOURCES,
+    Columns,
     ColumnSource,
     DataSettings,
     Findings,
@@ -41,7 +42,8 @@ class HubSource(ColumnSource):
     def table(self, split: str, labelled: bool, data: DataSettings, findings: Findings) -> Table:
         shown = f"{self.path}/{self.name}" if self.name else self.path
         dataset = self._load(split, data)
-        return table_of(dataset, f"{shown} [{self.splits[split]}]", self.text, self.label if labelled else None)
+        wanted = Columns(self.text, self.label if labelled else None, self.groups)
+        return table_of(dataset, f"{shown} [{self.splits[split]}]", wanted)
 
     def _load(self, split: str, data: DataSettings) -> Any:
         import datasets
@@ -86,19 +88,12 @@ class HubSource(ColumnSource):
         return Problem(f"cannot be loaded ({text})", file=path, place=self.name or "", found=wanted, hint=hint)
 
 
-def table_of(dataset: Any, file: str, text: list[str], label: str | None) -> Table:
+def table_of(dataset: Any, file: str, wanted: Columns) -> Table:
     """Columns of a ``datasets.Dataset``; integers of a label column that names its classes stay integers."""
-    wanted = text + ([label] if label is not None else [])
-    require_columns(file, dataset.column_names, wanted)
+    require_columns(file, dataset.column_names, wanted.names)
     # through Arrow: a row at a time would decode every other column too
-    rows = dataset.select_columns(list(dict.fromkeys(wanted))).with_format("arrow")[:]
-    names = getattr(dataset.features[label], "names", None) if label is not None else None
-    return Table(
-        file,
-        [rows.column(name).to_pylist() for name in text],
-        rows.column(label).to_pylist() if label is not None else None,
-        range(1, rows.num_rows + 1),
-        unit="row",
-        class_names=names,
-        indexed=True,
-    )
+    rows = dataset.select_columns(list(dict.fromkeys(wanted.names))).with_format("arrow")[:]
+    names = None if wanted.label is None else getattr(dataset.features[wanted.label], "names", None)
+    columns = [rows.column(name).to_pylist() for name in wanted.names]
+    places = range(1, rows.num_rows + 1)
+    return wanted.table(file, columns, places, unit="row", class_names=names, indexed=True)

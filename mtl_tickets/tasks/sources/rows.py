@@ -25,7 +25,7 @@ class Rows:
 
     ``texts``: one or two lists of N strings. ``labels``: N label ids (classification), N floats (regression), or None
     for an unlabelled split. ``lines[i]``: where row i stands in ``file``, counted from 1. ``dropped``: places of rows
-    that the task file says to leave out, by reason.
+    that the task file says to leave out, by reason. ``groups``: further columns of N texts, by name.
     """
 
     texts: list[list[str]]
@@ -35,6 +35,7 @@ class Rows:
     file: str = ""
     unit: str = "line"
     dropped: dict[str, list[int]] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts[0])
@@ -47,11 +48,12 @@ class Rows:
             texts=[[column[i] for i in chosen] for column in self.texts],
             labels=None if self.labels is None else [self.labels[i] for i in chosen],
             lines=[self.lines[i] for i in chosen],
+            groups={name: [column[i] for i in chosen] for name, column in self.groups.items()},
         )
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of texts, labels and label names; where they were read from does not matter."""
+        """SHA-256 of texts, labels, label names and groups; where they were read from does not matter."""
         content = hashlib.sha256(repr((len(self.texts), len(self), self.label_names)).encode())
         for column in self.texts:
             # lengths beside the text tell ("ab", "c") from ("a", "bc")
@@ -59,6 +61,8 @@ class Rows:
             content.update("".join(column).encode("utf-8", "surrogatepass"))
         if self.labels is not None:
             content.update(np.asarray(self.labels, dtype="<f8").tobytes())
+        if self.groups:
+            content.update(repr(sorted(self.groups.items())).encode())
         return content.hexdigest()
 
 
@@ -89,6 +93,7 @@ def checked(spec: TaskSpec, source: Source, table: Table, labelled: bool, findin
         raise DataError(Problem("a split must have rows", file=table.file, found=found))
     texts = _texts(table, kept, findings)
     labels = _labels(spec, source, table, kept, findings) if labelled else None
+    groups = {name: _group(table, kept, name, column, findings) for name, column in table.groups.items()}
     findings.raise_if_any()
     reasons = {"label": dropped, "columns": table.broken}
     return Rows(
@@ -99,6 +104,7 @@ def checked(spec: TaskSpec, source: Source, table: Table, labelled: bool, findin
         table.file,
         table.unit,
         {reason: places for reason, places in reasons.items() if places},
+        groups,
     )
 
 
@@ -149,6 +155,16 @@ def _texts(table: Table, kept: list[int], findings: Findings) -> list[list[str]]
         if not any(map(str.strip, values)):
             findings.add(_problem(table, i, "a row must have some text", values if len(values) > 1 else values[0]))
     return columns  # type: ignore[return-value]
+
+
+def _group(table: Table, kept: list[int], name: str, column: Sequence[object], findings: Findings) -> list[str]:
+    values = []
+    for i in kept:
+        value = column[i]
+        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+            findings.add(_problem(table, i, f"{name} must be a word or a whole number", value))
+        values.append(str(value))
+    return values
 
 
 def _refuse_half_characters(table: Table, kept: list[int], column: list[str], findings: Findings) -> None:

@@ -1,0 +1,44 @@
+"""Accuracy apart for the rows of every kind: of a label, of a heuristic that a challenge set is built on, of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtl_tickets.tasks.sources import Rows
+from mtl_tickets.tasks.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows that have these values, and the share of them that was answered right."""
+
+    values: tuple[tuple[str, str], ...]
+    rows: int
+    accuracy: float
+
+    @property
+    def metric(self) -> str:
+        """``accuracy[heuristic=subsequence,label=entailment]``"""
+        return f"accuracy[{','.join(f'{name}={value}' for name, value in self.values)}]"
+
+
+def broken_down(spec: TaskSpec, rows: Rows, predictions: np.ndarray) -> list[Part]:
+    """The parts of labelled rows that the task's ``breakdown`` asks for, each in the order of its values.
+
+    ``predictions``: label ids [rows]. What asks for a column that these rows were read without is left out: a file
+    given by hand need not have it.
+    """
+    right = predictions == np.asarray(rows.labels)
+    columns = {**rows.groups, "label": [rows.label_names[int(label)] for label in rows.labels or ()]}
+    parts = []
+    for names in spec.breakdown:
+        if not set(names) <= set(columns):
+            continue
+        keys = list(zip(*(columns[name] for name in names), strict=True))
+        for key in sorted(set(keys)):
+            chosen = np.array([other == key for other in keys])
+            values = tuple(zip(names, key, strict=True))
+            parts.append(Part(values, int(chosen.sum()), float(right[chosen].mean())))
+    return parts
