@@ -282,6 +282,9 @@ def _cross_checks(experiment: Experiment, tasks: dict[str, TaskSpec], document: 
     if experiment.workers > 1 and getattr(train, "compile", False):
         rule = "the threads that compile are lost in forked workers, which would wait for them for ever"
         problems.append(document.problem(("recipe", "train", "compile"), rule, True, "with compile, workers: 1"))
+    if all_read:
+        for path, rule, found, hint in experiment.recipe.misfits(tasks):
+            problems.append(document.problem(("recipe", *path), rule, found, hint))
     problems += _text_checks(experiment, tasks, learned if all_read else None, document)
     for key in getattr(experiment.recipe, "per_task", {}):
         if all_read and key not in learned:

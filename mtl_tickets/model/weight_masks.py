@@ -123,6 +123,19 @@ def take_off(encoder: nn.Module, keep_zeros: bool = False) -> None:
                 module._parameters[leaf] = module._parameters.pop(leaf)
 
 
+@torch.no_grad()
+def write_zeros(encoder: nn.Module, ticket: Ticket, otherwise: nn.Module | None = None) -> None:
+    """Makes every weight that the ticket drops 0, in place. Matrices that ``encoder`` has not are looked for in
+    ``otherwise``; those that it has not either are left out."""
+    for name, kept in ticket.units.items():
+        module = _owner(encoder, name)
+        if module is None and otherwise is not None:
+            module = _owner(otherwise, name)
+        if module is not None:
+            weight = getattr(module, _leaf(name))
+            weight.mul_(torch.tensor(kept, device=weight.device))
+
+
 def remaining(space: StructuredSpace, ticket: Ticket | None, base: Ticket | None) -> float:
     """Parameters that are left, in % of all that ``space`` counts, of an encoder seen through ``ticket`` (heads,
     blocks, neurons; None: all) and through ``base`` (single weights; None: all), each weight counted once."""

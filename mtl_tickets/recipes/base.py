@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from mtl_tickets.registry import Registry
 from mtl_tickets.settings import Settings
@@ -11,6 +12,7 @@ from mtl_tickets.tasks.data import SelectionSettings
 if TYPE_CHECKING:
     from mtl_tickets.recipes.run_directory import Input
     from mtl_tickets.recipes.workbench import Workbench
+    from mtl_tickets.tasks.spec import TaskSpec
 
 # masked-language modelling among the tasks of a recipe with a text, and the split it is measured on
 MLM, HELD_OUT = "mlm", "held_out"
@@ -40,6 +42,10 @@ class RecipeSettings(Settings):
 
     def inputs(self, bench: Workbench) -> list[Input]:
         """What the recipe itself reads, beside the encoder and the tasks' data."""
+        return []
+
+    def misfits(self, tasks: Mapping[str, TaskSpec]) -> list[tuple[tuple[str, ...], str, Any, str]]:
+        """What of the settings does not fit the experiment's tasks: (place, rule, value found, hint)."""
         return []
 
     @property

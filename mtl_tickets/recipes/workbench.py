@@ -167,7 +167,7 @@ class Workbench:
         def fine_tune_stage(folder: Path) -> dict[str, Any]:
             self.progress.stage(stage)
             model, result = self.trained(training)
-            rows = self._evaluated(model, training.report_as, tasks, result.history, result.steps, folder)
+            rows = self.evaluated(model, training.report_as, tasks, result.history, result.steps, folder)
             for task in tasks:
                 rows += self.remaining_rows(training.report_as, task, (tickets or {}).get(task), base)
             if training.prune is not None:
@@ -319,7 +319,7 @@ class Workbench:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _evaluated(
+    def evaluated(
         self,
         model: MultiTaskModel,
         report_as: str,
@@ -328,6 +328,8 @@ class Workbench:
         steps: int,
         folder: Path,
     ) -> list[dict[str, Any]]:
+        """The rows of a trained model on its tasks, and on those that are answered by their heads; answers go to
+        ``folder``."""
         pad = self.tokenizer.pad_token_id
         rows = []
         for task in tasks:

@@ -53,8 +53,9 @@ class LearnedMasks(nn.Module):
     :meth:`take_off`. Scores are float32 and flat: weight decay is for matrices. ``decay_scores`` gives them the shape
     of their part, so that they decay (published for distillation, METHODS 2.9).
 
-    A matrix of the space that the encoder has not keeps the scores it starts with (a masked-language model has no
-    pooler). An embedding that is tied to an output layer is masked where tokens are looked up, and whole there.
+    Matrices are parameters of the encoder, or else of ``model``, by their names there: a task head can be masked, too.
+    One that neither has keeps the scores it starts with (a masked-language model has no pooler). An embedding that is
+    tied to an output layer is masked where tokens are looked up, and whole there.
 
     The state dict holds what is trained, the thresholds and all scores. Frozen parameters are left out: whoever loads
     it has begun with the same ones. The budget is the caller's to set again.
@@ -99,7 +100,7 @@ class LearnedMasks(nn.Module):
         self.gates: Gates | None = None
         places: dict[str, tuple[nn.Module, str]] = {}
         if of_weights:
-            places = self._places(encoder)
+            places = self._places(model, encoder)
         else:
             self.gates = Gates(encoder, 1)
             try:
@@ -268,16 +269,16 @@ class LearnedMasks(nn.Module):
 
     # -------------------------------------------------------------------------------------------------------- inside
 
-    def _places(self, encoder: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-        """Matrix -> the module it is a parameter of and its name there, for those that the encoder has."""
-        parameters = dict(encoder.named_parameters(remove_duplicate=False))
+    def _places(self, model: nn.Module, encoder: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+        """Matrix -> the module it is a parameter of and its name there, for those that the encoder or the model has."""
         problems, places = [], {}
         for name, shape in self.space.parts.items():
-            if name not in parameters:
+            root = next((root for root in (encoder, model) if _has_parameter(root, name)), None)
+            if root is None:
                 continue
             path, _, leaf = name.rpartition(".")
-            places[name] = encoder.get_submodule(path), leaf
-            found = tuple(parameters[name].shape)
+            places[name] = root.get_submodule(path), leaf
+            found = tuple(root.get_parameter(name).shape)
             if found != shape:
                 problems.append(Problem(f"a mask of this encoder must have the shape {found}", place=name, found=shape))
         if not places:
@@ -367,6 +368,14 @@ class _Masked(nn.Module):
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return self.masks[0].masked(self.part, weight)
+
+
+def _has_parameter(root: nn.Module, name: str) -> bool:
+    try:
+        root.get_parameter(name)
+    except AttributeError:
+        return False
+    return True
 
 
 def _key(part: str) -> str:

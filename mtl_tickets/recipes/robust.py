@@ -1,0 +1,400 @@
+"""Sparse and robust sub-networks: which losses and which masks make a task's network good on a challenge set, too.
+
+Liu et al., "A Win-win Deal: Towards Sparse and Robust Pre-trained Language Models", NeurIPS 2022, arXiv 2210.05211
+(SRNets; METHODS 3). Three scenarios, each with the task's own loss or one with a model of the task's bias beside it:
+
+* ``after``: fine-tune everything with one loss, then find a sub-network with another: by mask training, the weights
+  frozen, or by iterative pruning, in which they train on;
+* ``isolated``: find a sub-network, rewind it to the pretrained weights, and fine-tune it;
+* ``untrained``: train a mask on pretrained weights and a random head, of which nothing is ever trained.
+
+``rising`` goes from a low sparsity to a high one within one mask training; ``starts`` trains masks from unfinished
+fine-tunings. Challenge sets are tasks of the experiment that are answered by another task's head.
+
+Deviations: the last state is evaluated, as everywhere in this package, not the best on dev; iterative pruning drops a
+tenth of all weights a round and each round is one training with a learning rate of its own. Published defects
+(METHODS 3.8) are off and have switches in ``compat``. The untrained head is kept with its mask, so that it reloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import pydantic
+
+from mtl_tickets.errors import Problem, nearest
+from mtl_tickets.recipes.base import FULL, RECIPES, RecipeSettings, percent
+from mtl_tickets.recipes.debiased import ask_teacher, debiased
+from mtl_tickets.recipes.imp import PrunableSettings
+from mtl_tickets.recipes.jobs import Origin, TaskObjective, Training
+from mtl_tickets.recipes.overrides import TrainOverride
+from mtl_tickets.recipes.pruning_rounds import STEP, Rounds, prune_in_rounds
+from mtl_tickets.recipes.robust_settings import CODES, After, Isolated, Loss, MaskTrainSettings, Rising, RobustCompat
+from mtl_tickets.recipes.task_masks import TaskMasks, head_matrix, of_encoder, train_task_masks_each
+from mtl_tickets.recipes.workbench import Workbench
+from mtl_tickets.settings import InvalidSetting, one_of
+from mtl_tickets.tasks.bias import BIAS_MODELS
+from mtl_tickets.tasks.data import SelectionSettings
+from mtl_tickets.tickets.budget import exact
+from mtl_tickets.tickets.space import WeightSpace
+from mtl_tickets.tickets.ticket import Ticket
+from mtl_tickets.training.loop import TrainSettings
+from mtl_tickets.training.optim import OptimiserSettings
+
+if TYPE_CHECKING:
+    AnyBias = Any
+else:
+    AnyBias = one_of(BIAS_MODELS)
+
+
+@RECIPES.register("robust")
+class Robust(RecipeSettings):
+    """SRNets (Liu et al. 2022): sub-networks that are good in and out of distribution."""
+
+    kind: Literal["robust"] = "robust"
+    bias: dict[str, AnyBias] = pydantic.Field({}, description="task -> the model of its bias")
+    anneal: tuple[pydantic.NonNegativeFloat, pydantic.NonNegativeFloat] = pydantic.Field(
+        (1.0, 1.0), description="power of the bias at the first and at the last step; as published, 1 throughout"
+    )
+    train: TrainSettings = TrainSettings(epochs=3, optimiser=OptimiserSettings(lr=5e-5, weight_decay=0.0, warm_up=0.1))
+    masks: MaskTrainSettings = MaskTrainSettings()
+    per_task: dict[str, TrainOverride] = pydantic.Field(
+        {}, description="epochs, lr, batch_size of fine-tuning single tasks"
+    )
+    prunable: PrunableSettings = PrunableSettings()
+    classifier: bool = pydantic.Field(True, description="mask training masks the task head's matrix, too")
+    sparsities: tuple[float, ...] = pydantic.Field((0.5, 0.7), min_length=1)
+    full: tuple[Loss, ...] = pydantic.Field(
+        ("standard", "product_of_experts", "reweighting", "confidence"),
+        description="losses that the full model is fine-tuned with; standard is always among them",
+    )
+    after: tuple[After, ...] = pydantic.Field(
+        tuple(After(loss=loss) for loss in CODES), description="sub-networks of fine-tuned models"
+    )
+    isolated: tuple[Isolated, ...] = pydantic.Field((), description="sub-networks fine-tuned from pretrained weights")
+    untrained: tuple[Loss, ...] = pydantic.Field((), description="masks over pretrained weights and a random head")
+    rising: tuple[Rising, ...] = pydantic.Field((), description="mask trainings whose sparsity rises")
+    starts: tuple[float, ...] = pydantic.Field(
+        (), description="parts of the standard fine-tuning after which a mask is trained with product_of_experts"
+    )
+    selection: SelectionSettings = SelectionSettings()
+    yardsticks: tuple[Literal["majority", "bag_of_words"], ...] = ("majority", "bag_of_words")
+    compat: RobustCompat = RobustCompat()
+
+    @pydantic.field_validator("compat", mode="before")
+    @classmethod
+    def _reference(cls, value: Any) -> Any:
+        return dict.fromkeys(RobustCompat.model_fields, True) if value == "reference" else value
+
+    @pydantic.model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        problems = []
+        for key, values in (("sparsities", self.sparsities), ("starts", self.starts)):
+            low = [place for place, value in enumerate(values) if not 0 < value < 1]
+            problems += [Problem("must be above 0 and below 1", place=f"{key}.{at}", found=values[at]) for at in low]
+            if list(values) != sorted(set(values)):
+                problems.append(Problem("must rise", place=key, found=list(values)))
+        pruned = any(item.method == "imp" for item in self.after) or any(i.ticket == "imp" for i in self.isolated)
+        for place, value in enumerate(self.sparsities):
+            if pruned and (exact(value) % exact(STEP) or value < 2 * STEP):
+                rule = "must be a multiple of 0.1 and at least 0.2 where imp prunes"
+                problems.append(Problem(rule, place=f"sparsities.{place}", found=value))
+        names = [*self._names()]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            problems.append(Problem("each sub-network may stand only once", found=name))
+        if problems:
+            raise InvalidSetting(problems)
+        return self
+
+    def misfits(self, tasks: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str, Any, str]]:
+        learned = [name for name, spec in tasks.items() if spec.head is None]
+        found: list[tuple[tuple[str, ...], str, Any, str]] = [
+            (("bias", name), "must be one of the tasks", name, nearest(name, learned))
+            for name in self.bias
+            if name not in learned
+        ]
+        found += [
+            (("bias", name), "a task of regression has no model of its bias", name, "")
+            for name in self.bias
+            if name in learned and tasks[name].kind == "regression"
+        ]
+        found += [
+            (("bias",), f"task {name} needs a model of its bias for the losses asked for", sorted(self.bias), "")
+            for name in learned
+            if name not in self.bias and self._debiases
+        ]
+        return found
+
+    # -- what is compared ---------------------------------------------------------------------------------------------
+
+    @property
+    def _losses(self) -> tuple[Loss, ...]:
+        """Of the full models that are needed, the standard one first."""
+        wanted = ["standard", *self.full, *(item.full for item in (*self.after, *self.rising))]
+        return tuple(dict.fromkeys(wanted))  # type: ignore[arg-type]
+
+    @property
+    def _debiases(self) -> bool:
+        losses = {*self._losses, *self.untrained, *(item.loss for item in (*self.after, *self.rising))}
+        return losses != {"standard"} or bool(self.isolated) or bool(self.starts)
+
+    @property
+    def _distils(self) -> bool:
+        return "confidence" in {
+            *self._losses,
+            *self.untrained,
+            *(item.loss for item in (*self.after, *self.isolated, *self.rising)),
+        }
+
+    def _names(self) -> Iterable[str]:
+        for item in (*self.after, *self.isolated):
+            yield item.name
+        for loss in self.untrained:
+            yield f"untrained-{CODES[loss]}"
+        for rise in self.rising:
+            yield rise.name
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("yardsticks", "full", "after", "isolated", "untrained", "rising", "starts")
+
+    def columns(self) -> dict[str, str]:
+        headings = {f"yardstick/{name}": name.replace("_", " ") for name in self.yardsticks} | {FULL: "full model"}
+        headings |= {f"full-{CODES[loss]}": f"full model, {_said(loss)}" for loss in self._losses[1:]}
+        kinds = {item.name: item.heading for item in (*self.after, *self.isolated)}
+        kinds |= {f"untrained-{CODES[loss]}": f"untrained weights, {_said(loss)}" for loss in self.untrained}
+        for sparsity in self.sparsities:
+            size = percent(sparsity)
+            headings |= {f"{kind}/{size}": f"{heading} {size} %" for kind, heading in kinds.items()}
+        for rise in self.rising:
+            headings[f"{rise.name}/{percent(rise.last)}"] = f"{rise.heading} {percent(rise.last)} %"
+        for start in self.starts:
+            for sparsity in self.sparsities:
+                name = f"start{percent(start)}-poe/{percent(sparsity)}"
+                headings[name] = f"masks from {percent(start)} % of fine-tuning {percent(sparsity)} %"
+        return headings
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        return ("sparsity", "challenge")
+
+    # -- the algorithm ------------------------------------------------------------------------------------------------
+
+    def run(self, bench: Workbench) -> None:
+        bench.yardsticks(self.yardsticks)
+        bench.reached("yardsticks")
+
+        self._fine_tune_full(bench, ("standard",))
+        if self._distils:
+            for task in bench.learned:
+                ask_teacher(bench, task, _full("standard", task))
+        self._fine_tune_full(bench, self._losses[1:])
+        bench.reached(FULL)
+
+        found = train_task_masks_each(bench, [*self._masks_after(bench)])
+        pruned = self._prune_each(bench)
+        bench.reached("after")
+
+        bench.fine_tune_each([*self._isolated(bench, found | pruned)])
+        bench.reached("isolated")
+
+        train_task_masks_each(bench, [*self._untrained(bench)])
+        bench.reached("untrained")
+
+        train_task_masks_each(bench, [*self._rising(bench)])
+        bench.reached("rising")
+
+        self._from_starts(bench)
+        bench.reached("starts")
+
+    # -- its steps ----------------------------------------------------------------------------------------------------
+
+    def _fine_tune_full(self, bench: Workbench, losses: Iterable[Loss]) -> None:
+        bench.fine_tune_each(
+            [
+                Training(
+                    _full(loss, task),
+                    FULL if loss == "standard" else f"full-{CODES[loss]}",
+                    (task,),
+                    self._settings(task),
+                    objective=self._objective(bench, task, loss, self._settings(task)),
+                    keep_weights=True,
+                )
+                for loss in losses
+                for task in bench.learned
+            ]
+        )
+
+    def _objective(self, bench: Workbench, task: str, loss: Loss, settings: TrainSettings) -> TaskObjective | None:
+        return None if loss == "standard" else debiased(bench, task, loss, settings, self.bias[task], self.anneal)
+
+    def _masks(self, bench: Workbench, stage: str, name: str, task: str, loss: Loss, **changes: Any) -> TaskMasks:
+        sparsity = changes.pop("sparsity")
+        settings = self.masks.on(self._settings(task))
+        return TaskMasks(
+            stage,
+            name,
+            task,
+            settings,
+            self._space(bench, task, classifier=self.classifier),
+            sparsity,
+            self.masks.reset_every,
+            objective=self._objective(bench, task, loss, settings),
+            **changes,
+        )
+
+    def _masks_after(self, bench: Workbench) -> Iterable[TaskMasks]:
+        wanted = [item for item in self.after if item.method == "masks"]
+        if any(item.ticket == "masks" for item in self.isolated) and FOR_ISOLATED not in wanted:
+            wanted.append(FOR_ISOLATED)
+        for item in wanted:
+            for sparsity in self.sparsities:
+                for task in bench.learned:
+                    name, full = f"{item.name}/{percent(sparsity)}", _full(item.full, task)
+                    yield self._masks(
+                        bench, f"{name}/{task}", name, task, item.loss,
+                        sparsity=sparsity, origin=Origin("stage", stage=full), heads_from=full,
+                    )  # fmt: skip
+
+    def _untrained(self, bench: Workbench) -> Iterable[TaskMasks]:
+        for loss in self.untrained:
+            for sparsity in self.sparsities:
+                for task in bench.learned:
+                    name = f"untrained-{CODES[loss]}/{percent(sparsity)}"
+                    yield self._masks(bench, f"{name}/{task}", name, task, loss, sparsity=sparsity)
+
+    def _rising(self, bench: Workbench) -> Iterable[TaskMasks]:
+        for item in self.rising:
+            for task in bench.learned:
+                name, full = f"{item.name}/{percent(item.last)}", _full(item.full, task)
+                yield self._masks(
+                    bench, f"{name}/{task}", name, task, item.loss,
+                    sparsity=item.last, rises_from=item.first if item.first < item.last else None,
+                    origin=Origin("stage", stage=full), heads_from=full, stays_first=self.compat.stays_first,
+                )  # fmt: skip
+
+    def _from_starts(self, bench: Workbench) -> None:
+        partly = []
+        for start in self.starts:
+            for task in bench.learned:
+                steps = max(1, round(start * bench.steps([task], self._settings(task))))
+                stage = f"full-at/{percent(start)}/{task}"
+                partly.append(
+                    Training(stage, f"full-at-{percent(start)}", (task,), self._settings(task), until=steps,
+                             keep_weights=True)
+                )  # fmt: skip
+        bench.fine_tune_each(partly)
+        trainings = []
+        for start in self.starts:
+            for sparsity in self.sparsities:
+                for task in bench.learned:
+                    before = f"full-at/{percent(start)}/{task}"
+                    name = f"start{percent(start)}-poe/{percent(sparsity)}"
+                    trainings.append(
+                        self._masks(
+                            bench, f"{name}/{task}", name, task, "product_of_experts",
+                            sparsity=sparsity, origin=Origin("stage", stage=before), heads_from=before,
+                        )
+                    )  # fmt: skip
+        train_task_masks_each(bench, trainings)
+
+    # -- iterative pruning --------------------------------------------------------------------------------------------
+
+    def _prune_each(self, bench: Workbench) -> dict[str, Ticket]:
+        """``name/percent/task`` -> ticket, of every iterative pruning."""
+        found: dict[str, Ticket] = {}
+        for item in self.after:
+            if item.method == "imp":
+                found |= self._prune(bench, item.name, item.full, item.loss)
+        if any(item.ticket == "imp" for item in self.isolated):
+            found |= self._prune(bench, REWOUND, None, "product_of_experts")
+        return found
+
+    def _prune(self, bench: Workbench, name: str, full: Loss | None, loss: Loss) -> dict[str, Ticket]:
+        """From the fine-tuned model, whose weights train on, the last ticket, too; or, with ``full`` None, rewound to
+        the pretrained weights in every round."""
+        round_settings = {
+            task: self._settings(task).model_copy(update={"epochs": self.masks.epochs_per_round})
+            for task in bench.learned
+        }
+        return prune_in_rounds(
+            bench,
+            Rounds(
+                name,
+                self._space(bench, bench.learned[0]),
+                self._sizes(full is None),
+                round_settings,
+                {task: self._objective(bench, task, loss, settings) for task, settings in round_settings.items()},
+                {} if full is None else {task: _full(full, task) for task in bench.learned},
+                aliased=self.compat.alias_rewind,
+                one_horizon=self.compat.full_horizon,
+            ),
+        )
+
+    def _sizes(self, rewinds: bool) -> tuple[float, ...]:
+        """The sparsities that rounds are trained at; a rewound ticket of the last one is left to who asks for it."""
+        reached = round(self.sparsities[-1] / STEP)
+        return tuple(float(exact(STEP) * number) for number in range(1, reached + (0 if rewinds else 1)))
+
+    # -- in isolation -------------------------------------------------------------------------------------------------
+
+    def _isolated(self, bench: Workbench, found: Mapping[str, Ticket]) -> Iterable[Training]:
+        for item in self.isolated:
+            source = FOR_ISOLATED.name if item.ticket == "masks" else REWOUND
+            for sparsity in self.sparsities:
+                for task in bench.learned:
+                    name = f"{item.name}/{percent(sparsity)}"
+                    yield Training(
+                        f"{name}/{task}",
+                        name,
+                        (task,),
+                        self._settings(task),
+                        base=of_encoder(found[f"{source}/{percent(sparsity)}/{task}"]),
+                        objective=self._objective(bench, task, item.loss, self._settings(task)),
+                        keep_weights=True,
+                    )
+
+    # -- sizes --------------------------------------------------------------------------------------------------------
+
+    def _space(self, bench: Workbench, task: str, classifier: bool = False) -> WeightSpace:
+        space = self.prunable.space(bench)
+        if not classifier:
+            return space
+        head = bench.start((task,)).model.heads[task].linear.weight
+        return WeightSpace({**space.matrices, head_matrix(task): tuple(head.shape)})  # type: ignore[union-attr,arg-type]
+
+    def _settings(self, task: str) -> TrainSettings:
+        return self.per_task.get(task, TrainOverride()).on(self.train)
+
+    def steps(self, bench: Workbench) -> int:
+        total = 0
+        sizes = len(self.sparsities)
+        masked = sum(item.method == "masks" for item in self.after) + len(self.untrained) + len(self.starts)
+        if any(item.ticket == "masks" for item in self.isolated) and FOR_ISOLATED not in self.after:
+            masked += 1
+        pruned = sum(item.method == "imp" for item in self.after) * len(self._sizes(rewinds=False))
+        if any(item.ticket == "imp" for item in self.isolated):
+            pruned += len(self._sizes(rewinds=True))
+        for task in bench.learned:
+            whole = bench.steps([task], self._settings(task))
+            of_mask = bench.steps([task], self.masks.on(self._settings(task)))
+            a_round = self._settings(task).model_copy(update={"epochs": self.masks.epochs_per_round})
+            total += whole * (len(self._losses) + sizes * len(self.isolated))
+            total += of_mask * (sizes * masked + len(self.rising)) + bench.steps([task], a_round) * pruned
+            total += sum(max(1, round(start * whole)) for start in self.starts)
+        return total
+
+
+# the tickets that sub-networks in isolation have (METHODS 3.2)
+FOR_ISOLATED = After(method="masks", full="standard", loss="product_of_experts")
+REWOUND = "rewound-poe"
+
+
+def _full(loss: Loss | None, task: str) -> str:
+    """The stage of the full model that is fine-tuned with a loss."""
+    return f"full/{loss}/{task}"
+
+
+def _said(loss: Loss) -> str:
+    return loss.replace("_", " ")
