@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import sklearn
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -60,7 +60,7 @@ def cache_key(settings: BiasModel, spec: TaskSpec, rows: Rows) -> str:
     return digest(
         {
             "format": FORMAT,
-            "sklearn": sklearn.__version__,
+            "sklearn": importlib.metadata.version("scikit-learn"),
             "task": [spec.name, spec.version, spec.kind, list(spec.labels)],
             "model": settings.model_dump(mode="json", exclude=set(files)),
             "files": {field: file_digest(require_file(path)) for field, path in files.items()},

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydantic
-from scipy.special import log_softmax
-from sklearn.linear_model import LogisticRegression
 
 from mtl_tickets.errors import DataError, Problem
 from mtl_tickets.tasks.bias.base import BiasModel
@@ -93,6 +91,9 @@ class FittedBias(BiasModel):
 
     def _regression(self, features: Features, labels: np.ndarray, asked: Features) -> np.ndarray:
         """float64 [asked, labels that occur]."""
+        from scipy.special import log_softmax
+        from sklearn.linear_model import LogisticRegression
+
         if len(np.unique(labels)) == 1:
             return np.zeros((asked.shape[0], 1))
         weight = "balanced" if self.balanced else None

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pydantic
-from scipy.special import logsumexp
 
 from mtl_tickets.errors import DataError, Problem, nearest
 from mtl_tickets.tasks.bias.base import BIAS_MODELS, BiasModel
@@ -53,6 +52,8 @@ class FromFile(BiasModel):
         rows, a column that is missing or unknown, a line number that is none or stands twice, a value that is no finite
         number or is below 0, probabilities that do not add up to 1, an example that is not there.
         """
+        from scipy.special import logsumexp
+
         self.require_task(spec, rows)
         findings = Findings()
         table = self._table(spec.labels, findings)

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pydantic
-import scipy.sparse as sp
-from sklearn.feature_extraction.text import CountVectorizer
 
 from mtl_tickets.errors import Problem
 from mtl_tickets.tasks.bias.base import BIAS_MODELS
-from mtl_tickets.tasks.bias.fitted import FittedBias
+from mtl_tickets.tasks.bias.fitted import Features, FittedBias
 from mtl_tickets.tasks.sources import Rows
 
 if TYPE_CHECKING:
@@ -42,8 +40,12 @@ class OneText(FittedBias):
     def seen(self, rows: Rows) -> list[str]:
         return rows.texts[self.text - 1]
 
-    def features(self, train: Rows, questions: Rows) -> sp.csr_matrix:
-        """float64 [questions, words]: 1 where a word occurs. Words that only one row of ``train`` has do not count."""
+    def features(self, train: Rows, questions: Rows) -> Features:
+        """float64 [questions, words], sparse: 1 where a word occurs. Words that only one row of ``train`` has do not
+        count."""
+        import scipy.sparse as sp
+        from sklearn.feature_extraction.text import CountVectorizer
+
         counter = CountVectorizer(
             binary=True, lowercase=True, token_pattern=r"(?u)\b\w+\b|[^\w\s]", min_df=2, dtype=np.float64
         )

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.preprocessing import normalize
 
 from mtl_tickets.errors import DataError, Problem
 from mtl_tickets.tasks.sources.base import Findings, require_file
@@ -29,11 +26,14 @@ class WordVectors:
     def cosines(self, words: np.ndarray, others: np.ndarray) -> np.ndarray:
         """float64 [words, others], of int64 indices."""
         product = self.units[words] @ self.units[others].T
-        return np.asarray(product.todense() if sp.issparse(product) else product, dtype=np.float64)
+        return np.asarray(product if isinstance(product, np.ndarray) else product.todense(), dtype=np.float64)
 
 
 def spelled(words: Sequence[str]) -> WordVectors:
     """Counts of character n-grams, 2 to 4 characters, of the words in lower case."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.preprocessing import normalize
+
     if not words:
         return WordVectors(np.zeros((0, 1)), np.zeros(0, dtype=bool))
     counter = CountVectorizer(analyzer="char_wb", ngram_range=NGRAMS, lowercase=False, dtype=np.float64)
@@ -81,7 +81,9 @@ def read_vectors(path: Path, words: Sequence[str]) -> WordVectors:
         vector = found.get(written, found.get(lower))
         if vector is not None:
             units[i] = vector
-    return WordVectors(normalize(units), np.any(units != 0, axis=1))
+    length = np.sqrt(np.einsum("wd,wd->w", units, units, dtype=np.float64))[:, None]
+    known = length[:, 0] > 0
+    return WordVectors(np.divide(units, length, out=units, where=length > 0, casting="same_kind"), known)
 
 
 def _bytes(word: str) -> bytes:

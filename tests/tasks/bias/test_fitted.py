@@ -1,5 +1,8 @@
 """Folds: every row in one, dealt by label and by text."""
 
+import subprocess
+import sys
+
 import numpy as np
 from bias_rows import drawn
 
@@ -30,3 +33,10 @@ def test_sides_are_shared_equally() -> None:
     answers = np.log(np.array([[0.4, 0.6], [0.9, 0.1]]))
     assert np.allclose(np.exp(expanded(answers, np.array([0, 1, 0]))), [[0.2, 0.6, 0.2], [0.45, 0.1, 0.45]])
     assert np.allclose(expanded(answers, np.array([0, 1])), answers)
+
+
+def test_settings_are_known_without_loading_what_fits_them() -> None:
+    code = "import sys; from mtl_tickets.tasks.bias import BIAS_MODELS; BIAS_MODELS.names(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "mtl_tickets.tasks.bias.word_overlap" in loaded
+    assert not {"sklearn", "scipy", "torch", "transformers"} & set(loaded)

@@ -21,6 +21,10 @@ def test_both_formats_are_read_and_unit_length(write: Write, header: str) -> Non
     assert np.allclose(vectors.cosines(np.array([0, 1]), np.array([1, 0, 2])), [[-0.8, 1, 0], [1, -0.8, 0]])
 
 
+def test_large_numbers_have_a_length(write: Write) -> None:
+    assert np.allclose(read_vectors(write("v.txt", "a 3e30 4e30\n"), ["a"]).units, [[0.6, 0.8]])
+
+
 def test_the_first_vector_of_a_word_counts(write: Write) -> None:
     assert np.allclose(read_vectors(write("v.txt", "a 1 0\na 0 1\n"), ["a"]).units, [[1, 0]])
 
