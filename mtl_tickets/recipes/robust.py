@@ -122,7 +122,7 @@ class Robust(RecipeSettings):
         found += [
             (("bias",), f"task {name} needs a model of its bias for the losses asked for", sorted(self.bias), "")
             for name in learned
-            if name not in self.bias and self._debiases
+            if name not in self.bias and self._all_losses != {"standard"}
         ]
         return found
 
@@ -131,25 +131,21 @@ class Robust(RecipeSettings):
     @property
     def _losses(self) -> tuple[Loss, ...]:
         """Of the full models that are needed, the standard one first."""
-        wanted = ["standard", *self.full, *(item.full for item in (*self.after, *self.rising))]
-        return tuple(dict.fromkeys(wanted))  # type: ignore[arg-type]
+        wanted: list[Loss] = ["standard", *self.full]
+        wanted += [item.full for item in self.after]
+        wanted += [item.full for item in self.rising]
+        return tuple(dict.fromkeys(wanted))
 
     @property
-    def _debiases(self) -> bool:
-        losses = {*self._losses, *self.untrained, *(item.loss for item in (*self.after, *self.rising))}
-        return losses != {"standard"} or bool(self.isolated) or bool(self.starts)
-
-    @property
-    def _distils(self) -> bool:
-        return "confidence" in {
-            *self._losses,
-            *self.untrained,
-            *(item.loss for item in (*self.after, *self.isolated, *self.rising)),
-        }
+    def _all_losses(self) -> set[Loss]:
+        found = {*self._losses, *self.untrained}
+        found |= {item.loss for item in self.after} | {item.loss for item in self.isolated}
+        found |= {item.loss for item in self.rising}
+        return found | ({"product_of_experts"} if self.isolated or self.starts else set())
 
     def _names(self) -> Iterable[str]:
-        for item in (*self.after, *self.isolated):
-            yield item.name
+        yield from (item.name for item in self.after)
+        yield from (item.name for item in self.isolated)
         for loss in self.untrained:
             yield f"untrained-{CODES[loss]}"
         for rise in self.rising:
@@ -162,7 +158,8 @@ class Robust(RecipeSettings):
     def columns(self) -> dict[str, str]:
         headings = {f"yardstick/{name}": name.replace("_", " ") for name in self.yardsticks} | {FULL: "full model"}
         headings |= {f"full-{CODES[loss]}": f"full model, {_said(loss)}" for loss in self._losses[1:]}
-        kinds = {item.name: item.heading for item in (*self.after, *self.isolated)}
+        kinds = {item.name: item.heading for item in self.after}
+        kinds |= {item.name: item.heading for item in self.isolated}
         kinds |= {f"untrained-{CODES[loss]}": f"untrained weights, {_said(loss)}" for loss in self.untrained}
         for sparsity in self.sparsities:
             size = percent(sparsity)
@@ -186,7 +183,7 @@ class Robust(RecipeSettings):
         bench.reached("yardsticks")
 
         self._fine_tune_full(bench, ("standard",))
-        if self._distils:
+        if "confidence" in self._all_losses:
             for task in bench.learned:
                 ask_teacher(bench, task, _full("standard", task))
         self._fine_tune_full(bench, self._losses[1:])
@@ -361,8 +358,8 @@ class Robust(RecipeSettings):
         space = self.prunable.space(bench)
         if not classifier:
             return space
-        head = bench.start((task,)).model.heads[task].linear.weight
-        return WeightSpace({**space.matrices, head_matrix(task): tuple(head.shape)})  # type: ignore[union-attr,arg-type]
+        name = head_matrix(task)
+        return WeightSpace({**space.matrices, name: tuple(bench.start((task,)).model.get_parameter(name).shape)})
 
     def _settings(self, task: str) -> TrainSettings:
         return self.per_task.get(task, TrainOverride()).on(self.train)

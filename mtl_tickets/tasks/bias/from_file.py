@@ -15,7 +15,7 @@ import pydantic
 from mtl_tickets.errors import DataError, Problem, nearest
 from mtl_tickets.tasks.bias.base import BIAS_MODELS, BiasModel
 from mtl_tickets.tasks.sources import Rows
-from mtl_tickets.tasks.sources.base import Findings, Table, require_columns, require_file
+from mtl_tickets.tasks.sources.base import Columns, Findings, Table, require_columns, require_file
 from mtl_tickets.tasks.sources.formats import read_delimited, read_jsonl
 
 if TYPE_CHECKING:
@@ -69,17 +69,17 @@ class FromFile(BiasModel):
         return logs - logsumexp(logs, axis=1, keepdims=True)
 
     def _table(self, labels: list[str], findings: Findings) -> Table:
-        path, wanted = require_file(self.file), [self.key, *labels]
+        path, wanted = require_file(self.file), Columns([self.key, *labels])
         suffix = path.suffix.lower()
         if suffix not in SUFFIXES:
             rule = f"the suffix must be one of {', '.join(SUFFIXES)}"
             raise DataError(Problem(rule, file=str(path), found=path.suffix))
         try:
-            _require_only(path, suffix, wanted)
+            _require_only(path, suffix, wanted.names)
             if suffix == ".jsonl":
-                table = read_jsonl(path, wanted, len(wanted), findings)
+                table = read_jsonl(path, wanted, findings)
             else:
-                table = read_delimited(path, "\t", False, True, None, False, wanted, len(wanted), findings)
+                table = read_delimited(path, "\t", False, True, None, False, wanted, findings)
         except OSError as error:
             raise DataError(Problem(f"cannot be read ({error.strerror or error})", file=str(path))) from error
         if not table.places and not findings.problems:
