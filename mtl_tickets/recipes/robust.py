@@ -30,7 +30,16 @@ from mtl_tickets.recipes.imp import PrunableSettings
 from mtl_tickets.recipes.jobs import Origin, TaskObjective, Training
 from mtl_tickets.recipes.overrides import TrainOverride
 from mtl_tickets.recipes.pruning_rounds import STEP, Rounds, prune_in_rounds
-from mtl_tickets.recipes.robust_settings import CODES, After, Isolated, Loss, MaskTrainSettings, Rising, RobustCompat
+from mtl_tickets.recipes.robust_settings import (
+    CODES,
+    SHORT,
+    After,
+    Isolated,
+    Loss,
+    MaskTrainSettings,
+    Rising,
+    RobustCompat,
+)
 from mtl_tickets.recipes.task_masks import TaskMasks, head_matrix, of_encoder, train_task_masks_each
 from mtl_tickets.recipes.workbench import Workbench
 from mtl_tickets.settings import InvalidSetting, one_of
@@ -157,10 +166,10 @@ class Robust(RecipeSettings):
 
     def columns(self) -> dict[str, str]:
         headings = {f"yardstick/{name}": name.replace("_", " ") for name in self.yardsticks} | {FULL: "full model"}
-        headings |= {f"full-{CODES[loss]}": f"full model, {_said(loss)}" for loss in self._losses[1:]}
+        headings |= {f"full-{CODES[loss]}": f"full, {SHORT[loss]}" for loss in self._losses[1:]}
         kinds = {item.name: item.heading for item in self.after}
         kinds |= {item.name: item.heading for item in self.isolated}
-        kinds |= {f"untrained-{CODES[loss]}": f"untrained weights, {_said(loss)}" for loss in self.untrained}
+        kinds |= {f"untrained-{CODES[loss]}": f"untrained, {SHORT[loss]}" for loss in self.untrained}
         for sparsity in self.sparsities:
             size = percent(sparsity)
             headings |= {f"{kind}/{size}": f"{heading} {size} %" for kind, heading in kinds.items()}
@@ -169,12 +178,8 @@ class Robust(RecipeSettings):
         for start in self.starts:
             for sparsity in self.sparsities:
                 name = f"start{percent(start)}-poe/{percent(sparsity)}"
-                headings[name] = f"masks from {percent(start)} % of fine-tuning {percent(sparsity)} %"
+                headings[name] = f"masks at {percent(start)} % of fine-tuning, PoE {percent(sparsity)} %"
         return headings
-
-    @property
-    def sections(self) -> tuple[str, ...]:
-        return ("sparsity", "challenge")
 
     # -- the algorithm ------------------------------------------------------------------------------------------------
 
@@ -391,7 +396,3 @@ REWOUND = "rewound-poe"
 def _full(loss: Loss | None, task: str) -> str:
     """The stage of the full model that is fine-tuned with a loss."""
     return f"full/{loss}/{task}"
-
-
-def _said(loss: Loss) -> str:
-    return loss.replace("_", " ")

@@ -18,6 +18,13 @@ CODES: dict[Loss, str] = {
     "reweighting": "reweight",
     "confidence": "confreg",
 }
+# what tables call them
+SHORT: dict[Loss, str] = {
+    "standard": "standard",
+    "product_of_experts": "PoE",
+    "reweighting": "reweighting",
+    "confidence": "conf. reg.",
+}
 
 
 class RobustCompat(Settings):
@@ -59,9 +66,8 @@ class After(Settings):
 
     @property
     def heading(self) -> str:
-        what = {"masks": "masks", "imp": "IMP"}[self.method]
-        of = "" if self.full == "standard" else f" of the {self.full.replace('_', ' ')} model"
-        return f"{what}{of}, {self.loss.replace('_', ' ')}"
+        of = "" if self.full == "standard" else f" of {SHORT[self.full]}"
+        return f"{'IMP' if self.method == 'imp' else 'masks'}{of}, {SHORT[self.loss]}"
 
 
 class Isolated(Settings):
@@ -78,7 +84,7 @@ class Isolated(Settings):
 
     @property
     def heading(self) -> str:
-        return f"{'IMP' if self.ticket == 'imp' else 'masks'}, fine-tuned alone with {self.loss.replace('_', ' ')}"
+        return f"alone ({'IMP' if self.ticket == 'imp' else 'masks'}), {SHORT[self.loss]}"
 
 
 class Rising(Settings):
@@ -103,4 +109,4 @@ class Rising(Settings):
     @property
     def heading(self) -> str:
         how = "constant" if self.first == self.last else f"from {round(100 * self.first)} %"
-        return f"masks {how}, {self.loss.replace('_', ' ')}"
+        return f"masks {how}, {SHORT[self.loss]}"

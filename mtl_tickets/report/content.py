@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from mtl_tickets.report import figures
+from mtl_tickets.report.breakdown_content import by_parts
 from mtl_tickets.report.choice_content import honest_choice
 from mtl_tickets.report.data import (
     Difference,
@@ -56,10 +57,15 @@ def document(data: ReportData) -> Document:
             Section("verdict", "Verdict", tuple(verdict(data))),
             Section("scores", "Scores", tuple(_scores(data))),
             *(Section(name, *_of_recipe(name, data)) for name in data.sections if _is_due(name, data)),
+            *([_parts(data)] if data.breakdowns else []),
             Section("cost", "Cost", tuple(cost(data))),
             Section("run", "What was run", tuple(what_was_run(data))),
         ),
     )
+
+
+def _parts(data: ReportData) -> Section:
+    return Section("parts", "Kinds of rows", tuple(by_parts(data.breakdowns, data.seeds)))
 
 
 def _of_recipe(name: str, data: ReportData) -> tuple[str, tuple[Block, ...]]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtl_tickets.evaluation.verdicts import Outcome
+from mtl_tickets.report.breakdowns import Breakdown
 from mtl_tickets.report.subnetwork_data import Curve, Transfer
 from mtl_tickets.report.tables import Comparison, spread
 
@@ -354,6 +355,7 @@ class ReportData:
     tickets: Tickets | None
     courses: tuple[Course, ...]
     costs: tuple[Cost, ...]
+    breakdowns: tuple[Breakdown, ...]
     sections: tuple[str, ...]
     """What stands between the scores and the costs, as the recipe asks for."""
     notes: Mapping[str, str]

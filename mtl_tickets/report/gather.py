@@ -14,6 +14,7 @@ from typing import Any
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.evaluation.verdicts import Contrast, compare_all
 from mtl_tickets.files import read_json
+from mtl_tickets.report.breakdowns import breakdowns
 from mtl_tickets.report.choosing import optimism
 from mtl_tickets.report.courses import costs, courses, ladders
 from mtl_tickets.report.data import FULL, Difference, Judgement, Method, ReportData, SeedFacts, TaskFacts
@@ -83,6 +84,7 @@ def gather(place: str | Path, baselines: Sequence[str] = (), seeds: Sequence[int
         tickets=tickets_of(used) if hasattr(recipe, "sharing") else None,
         courses=courses(used, methods),
         costs=stage_costs(used, headings) if pruned else costs(used, methods),
+        breakdowns=breakdowns(used, shown),
         sections=recipe.sections,
         notes=_notes(first, used),
         missing=tuple(_missing(runs, used, headings, stages, asked)),

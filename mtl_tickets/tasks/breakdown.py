@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 import numpy as np
 
 from mtl_tickets.tasks.sources import Rows
 from mtl_tickets.tasks.spec import TaskSpec
+
+PLAIN = " /:;'()+"
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,16 @@ class Part:
 
     @property
     def metric(self) -> str:
-        """``accuracy[heuristic=subsequence,label=entailment]``"""
-        return f"accuracy[{','.join(f'{name}={value}' for name, value in self.values)}]"
+        """``accuracy[heuristic=subsequence,label=entailment]``; signs that would be taken for others are as in URLs."""
+        return f"accuracy[{','.join(f'{quote(name, PLAIN)}={quote(value, PLAIN)}' for name, value in self.values)}]"
+
+
+def values_of(metric: str) -> tuple[tuple[str, str], ...] | None:
+    """The values of a part by the name of its metric; None for any other metric."""
+    if not (metric.startswith("accuracy[") and metric.endswith("]")):
+        return None
+    pairs = (pair.partition("=") for pair in metric[len("accuracy[") : -1].split(","))
+    return tuple((unquote(name), unquote(value)) for name, _, value in pairs)
 
 
 def broken_down(spec: TaskSpec, rows: Rows, predictions: np.ndarray) -> list[Part]:

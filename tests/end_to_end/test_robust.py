@@ -13,6 +13,9 @@ from mtl_tickets.experiment import load_experiment
 from mtl_tickets.model.encoders import load_encoder
 from mtl_tickets.progress import Silent
 from mtl_tickets.recipes.run_directory import RunDirectory
+from mtl_tickets.report.content import document
+from mtl_tickets.report.gather import gather
+from mtl_tickets.report.html import page
 from mtl_tickets.running import open_workbench, run_experiment
 from mtl_tickets.tickets.ticket import Ticket
 from tests.end_to_end.world import NOUNS, write_world
@@ -204,6 +207,24 @@ def test_every_part_of_a_challenge_set_is_counted(finished):
         assert len(found) == 2 ** len(parts) and sum(row["n"] for row in found) == 14
         right = sum(row["n"] * row["value"] for row in found) / 14
         assert right == pytest.approx(score["accuracy"]["value"])
+
+
+def test_the_report_shows_every_method_on_every_part(world, finished):
+    columns = load_experiment(world).experiment.recipe.columns()
+    data = gather(finished.path.parent)
+    assert [(item.task, item.names, sum(item.rows)) for item in data.breakdowns] == [
+        ("odd", ("label",), 14),
+        ("odd", ("kind", "label"), 14),
+    ]
+    trained = [heading for stage, heading in columns.items() if not stage.startswith("yardstick/")]
+    values = {(row["stage"], row["metric"]): row["value"] for row in finished.rows if row["task"] == "odd"}
+    for item in data.breakdowns:
+        assert list(item.lines) == trained
+    first = data.breakdowns[0]
+    assert [cell.mean for cell in first.lines["full model"]] == [
+        100 * values["full", f"accuracy[label={label}]"] for (label,) in first.parts
+    ]
+    assert ">Kinds of rows<" in page(document(data))
 
 
 def test_a_run_that_is_stopped_and_resumed_is_the_same_run(world, finished, tmp_path):

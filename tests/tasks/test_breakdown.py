@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtl_tickets.errors import ConfigError, DataError
-from mtl_tickets.tasks.breakdown import broken_down
+from mtl_tickets.tasks.breakdown import Part, broken_down, values_of
 from mtl_tickets.tasks.sources import DataSettings, read_file, read_rows
 from mtl_tickets.tasks.spec import load_task
 
@@ -119,3 +119,13 @@ def test_an_empty_group_names_its_line(tmp_path):
 def test_a_breakdown_that_cannot_be_is_refused(tmp_path, breakdown, message):
     with pytest.raises(ConfigError, match=message):
         task(tmp_path, breakdown=breakdown)
+
+
+@pytest.mark.parametrize("value", ["a", "a,b=c]", "x[y=z]", "100 %", "ä%2C", "ln_subject/object_swap"])
+def test_a_part_is_read_again_from_its_metric(value):
+    part = Part((("kind", value), ("label", "no")), 3, 0.5)
+    assert values_of(part.metric) == part.values
+
+
+def test_other_metrics_are_of_no_part():
+    assert [values_of(name) for name in ("accuracy", "score", "f1", "accuracy[")] == [None] * 4

@@ -1,0 +1,54 @@
+"""Accuracy on the parts of evaluation sets, from the rows of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mtl_tickets.evaluation.records import Row, one
+from mtl_tickets.report.runs import Run
+from mtl_tickets.report.tables import Cell
+from mtl_tickets.tasks.breakdown import values_of
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """A split of a task by the ``names`` of its breakdown: ``parts``, each its values, with so many ``rows``, and for
+    each method, by its heading, the accuracy in % on every part."""
+
+    task: str
+    split: str
+    names: tuple[str, ...]
+    parts: tuple[tuple[str, ...], ...]
+    rows: tuple[int, ...]
+    lines: Mapping[str, tuple[Cell, ...]]
+
+
+def breakdowns(runs: Sequence[Run], headings: Mapping[str, str]) -> tuple[Breakdown, ...]:
+    """All that there are. ``headings``: of the columns of the table, by stage; those without such rows are left out.
+
+    Raises :class:`CheckpointError` where a run lacks a row that another has.
+    """
+    found: dict[tuple[str, str, tuple[str, ...]], dict[str, Row]] = {}
+    stages = set()
+    for row in (row for run in runs for row in run.rows):
+        values = values_of(row.metric)
+        if values is not None and row.stage in headings:
+            stages.add((row.stage, row.task))
+            names = tuple(name for name, _ in values)
+            found.setdefault((row.task, row.split, names), {}).setdefault(row.metric, row)
+    made = []
+    for (task, split, names), parts in found.items():
+        lines = {}
+        for stage, heading in headings.items():
+            if (stage, task) in stages:
+                lines[heading] = tuple(_cell(runs, stage, task, split, metric) for metric in parts)
+        values = [values_of(metric) or () for metric in parts]
+        shown = tuple(tuple(value for _, value in pairs) for pairs in values)
+        made.append(Breakdown(task, split, names, shown, tuple(row.n for row in parts.values()), lines))
+    return tuple(made)
+
+
+def _cell(runs: Sequence[Run], stage: str, task: str, split: str, metric: str) -> Cell:
+    which = {"stage": stage, "task": task, "split": split, "metric": metric}
+    return Cell(tuple(100 * one(run.rows, seed=run.seed, **which).value for run in runs))
