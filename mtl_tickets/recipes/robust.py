@@ -19,167 +19,27 @@ tenth of all weights a round and each round is one training with a learning rate
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal
 
-import pydantic
-
-from mtl_tickets.errors import Problem, nearest
-from mtl_tickets.recipes.base import FULL, RECIPES, RecipeSettings, percent
+from mtl_tickets.recipes.base import FULL, RECIPES, percent
 from mtl_tickets.recipes.debiased import ask_teacher, debiased
-from mtl_tickets.recipes.imp import PrunableSettings
 from mtl_tickets.recipes.jobs import Origin, TaskObjective, Training
 from mtl_tickets.recipes.overrides import TrainOverride
 from mtl_tickets.recipes.pruning_rounds import STEP, Rounds, prune_in_rounds
-from mtl_tickets.recipes.robust_settings import (
-    CODES,
-    SHORT,
-    After,
-    Isolated,
-    Loss,
-    MaskTrainSettings,
-    Rising,
-    RobustCompat,
-)
+from mtl_tickets.recipes.robust_settings import CODES, After, Loss, RobustSettings
 from mtl_tickets.recipes.task_masks import TaskMasks, head_matrix, of_encoder, train_task_masks_each
 from mtl_tickets.recipes.workbench import Workbench
-from mtl_tickets.settings import InvalidSetting, one_of
-from mtl_tickets.tasks.bias import BIAS_MODELS
-from mtl_tickets.tasks.data import SelectionSettings
 from mtl_tickets.tickets.budget import exact
 from mtl_tickets.tickets.space import WeightSpace
 from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.loop import TrainSettings
-from mtl_tickets.training.optim import OptimiserSettings
-
-if TYPE_CHECKING:
-    AnyBias = Any
-else:
-    AnyBias = one_of(BIAS_MODELS)
 
 
 @RECIPES.register("robust")
-class Robust(RecipeSettings):
+class Robust(RobustSettings):
     """SRNets (Liu et al. 2022): sub-networks that are good in and out of distribution."""
 
     kind: Literal["robust"] = "robust"
-    bias: dict[str, AnyBias] = pydantic.Field({}, description="task -> the model of its bias")
-    anneal: tuple[pydantic.NonNegativeFloat, pydantic.NonNegativeFloat] = pydantic.Field(
-        (1.0, 1.0), description="power of the bias at the first and at the last step; as published, 1 throughout"
-    )
-    train: TrainSettings = TrainSettings(epochs=3, optimiser=OptimiserSettings(lr=5e-5, weight_decay=0.0, warm_up=0.1))
-    masks: MaskTrainSettings = MaskTrainSettings()
-    per_task: dict[str, TrainOverride] = pydantic.Field(
-        {}, description="epochs, lr, batch_size of fine-tuning single tasks"
-    )
-    prunable: PrunableSettings = PrunableSettings()
-    classifier: bool = pydantic.Field(True, description="mask training masks the task head's matrix, too")
-    sparsities: tuple[float, ...] = pydantic.Field((0.5, 0.7), min_length=1)
-    full: tuple[Loss, ...] = pydantic.Field(
-        ("standard", "product_of_experts", "reweighting", "confidence"),
-        description="losses that the full model is fine-tuned with; standard is always among them",
-    )
-    after: tuple[After, ...] = pydantic.Field(
-        tuple(After(loss=loss) for loss in CODES), description="sub-networks of fine-tuned models"
-    )
-    isolated: tuple[Isolated, ...] = pydantic.Field((), description="sub-networks fine-tuned from pretrained weights")
-    untrained: tuple[Loss, ...] = pydantic.Field((), description="masks over pretrained weights and a random head")
-    rising: tuple[Rising, ...] = pydantic.Field((), description="mask trainings whose sparsity rises")
-    starts: tuple[float, ...] = pydantic.Field(
-        (), description="parts of the standard fine-tuning after which a mask is trained with product_of_experts"
-    )
-    selection: SelectionSettings = SelectionSettings()
-    yardsticks: tuple[Literal["majority", "bag_of_words"], ...] = ("majority", "bag_of_words")
-    compat: RobustCompat = RobustCompat()
-
-    @pydantic.field_validator("compat", mode="before")
-    @classmethod
-    def _reference(cls, value: Any) -> Any:
-        return dict.fromkeys(RobustCompat.model_fields, True) if value == "reference" else value
-
-    @pydantic.model_validator(mode="after")
-    def _fit_together(self) -> Self:
-        problems = []
-        for key, values in (("sparsities", self.sparsities), ("starts", self.starts)):
-            low = [place for place, value in enumerate(values) if not 0 < value < 1]
-            problems += [Problem("must be above 0 and below 1", place=f"{key}.{at}", found=values[at]) for at in low]
-            if list(values) != sorted(set(values)):
-                problems.append(Problem("must rise", place=key, found=list(values)))
-        pruned = any(item.method == "imp" for item in self.after) or any(i.ticket == "imp" for i in self.isolated)
-        for place, value in enumerate(self.sparsities):
-            if pruned and (exact(value) % exact(STEP) or value < 2 * STEP):
-                rule = "must be a multiple of 0.1 and at least 0.2 where imp prunes"
-                problems.append(Problem(rule, place=f"sparsities.{place}", found=value))
-        names = [*self._names()]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            problems.append(Problem("each sub-network may stand only once", found=name))
-        if problems:
-            raise InvalidSetting(problems)
-        return self
-
-    def misfits(self, tasks: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str, Any, str]]:
-        learned = [name for name, spec in tasks.items() if spec.head is None]
-        found: list[tuple[tuple[str, ...], str, Any, str]] = [
-            (("bias", name), "must be one of the tasks", name, nearest(name, learned))
-            for name in self.bias
-            if name not in learned
-        ]
-        found += [
-            (("bias", name), "a task of regression has no model of its bias", name, "")
-            for name in self.bias
-            if name in learned and tasks[name].kind == "regression"
-        ]
-        found += [
-            (("bias",), f"task {name} needs a model of its bias for the losses asked for", sorted(self.bias), "")
-            for name in learned
-            if name not in self.bias and self._all_losses != {"standard"}
-        ]
-        return found
-
-    # -- what is compared ---------------------------------------------------------------------------------------------
-
-    @property
-    def _losses(self) -> tuple[Loss, ...]:
-        """Of the full models that are needed, the standard one first."""
-        wanted: list[Loss] = ["standard", *self.full]
-        wanted += [item.full for item in self.after]
-        wanted += [item.full for item in self.rising]
-        return tuple(dict.fromkeys(wanted))
-
-    @property
-    def _all_losses(self) -> set[Loss]:
-        found = {*self._losses, *self.untrained}
-        found |= {item.loss for item in self.after} | {item.loss for item in self.isolated}
-        found |= {item.loss for item in self.rising}
-        return found | ({"product_of_experts"} if self.isolated or self.starts else set())
-
-    def _names(self) -> Iterable[str]:
-        yield from (item.name for item in self.after)
-        yield from (item.name for item in self.isolated)
-        for loss in self.untrained:
-            yield f"untrained-{CODES[loss]}"
-        for rise in self.rising:
-            yield rise.name
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        return ("yardsticks", "full", "after", "isolated", "untrained", "rising", "starts")
-
-    def columns(self) -> dict[str, str]:
-        headings = {f"yardstick/{name}": name.replace("_", " ") for name in self.yardsticks} | {FULL: "full model"}
-        headings |= {f"full-{CODES[loss]}": f"full, {SHORT[loss]}" for loss in self._losses[1:]}
-        kinds = {item.name: item.heading for item in self.after}
-        kinds |= {item.name: item.heading for item in self.isolated}
-        kinds |= {f"untrained-{CODES[loss]}": f"untrained, {SHORT[loss]}" for loss in self.untrained}
-        for sparsity in self.sparsities:
-            size = percent(sparsity)
-            headings |= {f"{kind}/{size}": f"{heading} {size} %" for kind, heading in kinds.items()}
-        for rise in self.rising:
-            headings[f"{rise.name}/{percent(rise.last)}"] = f"{rise.heading} {percent(rise.last)} %"
-        for start in self.starts:
-            for sparsity in self.sparsities:
-                name = f"start{percent(start)}-poe/{percent(sparsity)}"
-                headings[name] = f"masks at {percent(start)} % of fine-tuning, PoE {percent(sparsity)} %"
-        return headings
 
     # -- the algorithm ------------------------------------------------------------------------------------------------
 
@@ -188,10 +48,10 @@ class Robust(RecipeSettings):
         bench.reached("yardsticks")
 
         self._fine_tune_full(bench, ("standard",))
-        if "confidence" in self._all_losses:
+        if "confidence" in self.all_losses:
             for task in bench.learned:
                 ask_teacher(bench, task, _full("standard", task))
-        self._fine_tune_full(bench, self._losses[1:])
+        self._fine_tune_full(bench, self.losses[1:])
         bench.reached(FULL)
 
         found = train_task_masks_each(bench, [*self._masks_after(bench)])
@@ -382,7 +242,7 @@ class Robust(RecipeSettings):
             whole = bench.steps([task], self._settings(task))
             of_mask = bench.steps([task], self.masks.on(self._settings(task)))
             a_round = self._settings(task).model_copy(update={"epochs": self.masks.epochs_per_round})
-            total += whole * (len(self._losses) + sizes * len(self.isolated))
+            total += whole * (len(self.losses) + sizes * len(self.isolated))
             total += of_mask * (sizes * masked + len(self.rising)) + bench.steps([task], a_round) * pruned
             total += sum(max(1, round(start * whole)) for start in self.starts)
         return total
