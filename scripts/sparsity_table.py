@@ -55,7 +55,8 @@ def _losses(curve: Curve, before: dict[tuple[str, str], list[float]]) -> list[st
 
 def _scores(curves: Sequence[Curve]) -> list[str]:
     names = list(dict.fromkeys((item.kind, item.percent) for curve in curves for item in curve.found))
-    names.sort(key=lambda name: float(name[1]))
+    kinds = curves[0].kinds
+    names.sort(key=lambda name: (float(name[1]), kinds.index(name[0]) if name[0] in kinds else len(kinds)))
     lines = ["| sub-network | " + " | ".join(escaped(curve.task) for curve in curves) + " |"]
     lines += ["|---|" + "---:|" * len(curves)]
     lines.append("| full model | " + " | ".join(str(Cell(curve.full)) for curve in curves) + " |")

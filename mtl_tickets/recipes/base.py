@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import pydantic
+
 from mtl_tickets.registry import Registry
 from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.data import SelectionSettings
@@ -20,6 +22,15 @@ MLM, HELD_OUT = "mlm", "held_out"
 FULL = "full"
 
 RECIPES: Registry[type[RecipeSettings]] = Registry("recipe", "mtl_tickets.recipes")
+
+
+class AddedRows(Settings):
+    """Training rows of a challenge set that are added to those of the task that answers it."""
+
+    task: str = pydantic.Field(description="the challenge set, a task that is answered by the other one's head")
+    labels: dict[str, str] = pydantic.Field(
+        {}, description="its label -> label of the other task; by default the first one that leads to it"
+    )
 
 
 class RecipeSettings(Settings):
@@ -39,6 +50,11 @@ class RecipeSettings(Settings):
     @property
     def drop_long_rows(self) -> bool:
         return False
+
+    @property
+    def added_rows(self) -> Mapping[str, AddedRows]:
+        """Task -> the task whose training rows are added to its own."""
+        return {}
 
     def inputs(self, bench: Workbench) -> list[Input]:
         """What the recipe itself reads, beside the encoder and the tasks' data."""

@@ -9,7 +9,7 @@ import pydantic
 
 from mtl_tickets.errors import Problem, nearest
 from mtl_tickets.files import file_digest
-from mtl_tickets.recipes.base import FULL, RecipeSettings, percent
+from mtl_tickets.recipes.base import FULL, AddedRows, RecipeSettings, percent
 from mtl_tickets.recipes.imp import PrunableSettings
 from mtl_tickets.recipes.overrides import TrainOverride
 from mtl_tickets.recipes.pruning_rounds import STEP
@@ -134,6 +134,9 @@ class RobustSettings(RecipeSettings):
     """What can be set, and what is compared then."""
 
     bias: dict[str, AnyBias] = pydantic.Field({}, description="task -> the model of its bias")
+    added: dict[str, AddedRows] = pydantic.Field(
+        {}, description="task -> the challenge set whose training rows are added to its own: the upper bound"
+    )
     anneal: tuple[pydantic.NonNegativeFloat, pydantic.NonNegativeFloat] = pydantic.Field(
         (1.0, 1.0), description="power of the bias at the first and at the last step; as published, 1 throughout"
     )
@@ -204,6 +207,16 @@ class RobustSettings(RecipeSettings):
             for name in learned
             if name not in self.bias and self.all_losses != {"standard"}
         ]
+        for name, added in self.added.items():
+            if name not in learned:
+                found.append((("added", name), "must be one of the tasks", name, nearest(name, learned)))
+                continue
+            asked = {other: spec for other, spec in tasks.items() if spec.head == name}
+            if added.task not in asked:
+                rule = f"must be one of the tasks that are answered by the head of {name}"
+                found.append((("added", name, "task"), rule, added.task, nearest(added.task, list(asked))))
+            elif asked[added.task].splits.get("train") != "labelled":
+                found.append((("added", name, "task"), "must have a labelled split train", added.task, ""))
         return found
 
     def inputs(self, bench: Workbench) -> list[Input]:
@@ -212,6 +225,10 @@ class RobustSettings(RecipeSettings):
             for task, model in self.bias.items()
             for field, file in model.files().items()
         ]
+
+    @property
+    def added_rows(self) -> Mapping[str, AddedRows]:
+        return self.added
 
     # -- what is compared ---------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import pydantic
 from mtl_tickets.errors import DataError, Problem
 from mtl_tickets.files import digest
 from mtl_tickets.settings import Settings
-from mtl_tickets.tasks.encode import EncodedTask, cache_key, encode
+from mtl_tickets.tasks.encode import EncodedTask, cache_key, encode, joined
 from mtl_tickets.tasks.sources import DataSettings, Rows, read_rows
 from mtl_tickets.tasks.spec import TaskSpec
 
@@ -59,10 +59,29 @@ class TaskData:
         self._drop_long = drop_long
         self._encoded: dict[str, EncodedTask] = {}
         self._raw: dict[str, Rows] = {}
+        self._added: tuple[TaskData, np.ndarray] | None = None
+
+    def add_training_rows(self, other: TaskData, label_ids: np.ndarray) -> None:
+        """Puts the (capped) training rows of another task behind this one's own: its label i is ``label_ids[i]`` here.
+        None of them is held out. Before anything is read."""
+        if "train" in vars(self) or "train_key" in vars(self):
+            raise ValueError("training rows are added before they are read")
+        self._added = other, label_ids
 
     @cached_property
     def train(self) -> EncodedTask:
-        return self._split("train").select(self._parts[0])
+        own = self._split("train").select(self._parts[0])
+        if self._added is None:
+            return own
+        other, label_ids = self._added
+        more = other._all_train
+        assert more.labels is not None
+        return joined(own, more, label_ids[more.labels])
+
+    @property
+    def _all_train(self) -> EncodedTask:
+        encoded = self._split("train")
+        return encoded.select(_capped(len(encoded), self._limit.train))
 
     @cached_property
     def selection(self) -> EncodedTask:
@@ -87,7 +106,14 @@ class TaskData:
         """Stands for the encoded training rows, caps and selection split included."""
         longer = self._longer("train")
         content = cache_key(self.spec, self._rows("train"), self._tokenizer, self._max_length, longer)
-        return digest([content, self._parts[0].tolist()])
+        return digest([content, self._parts[0].tolist(), *self._added_key()])
+
+    def _added_key(self) -> list[Any]:
+        if self._added is None:
+            return []
+        other, label_ids = self._added
+        content = cache_key(other.spec, other._rows("train"), other._tokenizer, other._max_length, "truncate")
+        return [content, other._limit.train, label_ids.tolist()]
 
     @cached_property
     def selection_key(self) -> str:
@@ -108,7 +134,11 @@ class TaskData:
         """The rows behind ``train`` or a dev split, as text."""
         rows = self._rows(split)
         if split == "train":  # long rows may be missing among the encoded ones
-            return rows.select(self._split("train").rows[self._parts[0]])
+            own = rows.select(self._split("train").rows[self._parts[0]])
+            if self._added is None:
+                return own
+            other, label_ids = self._added
+            return own.followed_by(other._rows("train").select(other._all_train.rows), label_ids)
         return rows.select(_capped(len(rows), self._limit.dev))
 
     @cached_property

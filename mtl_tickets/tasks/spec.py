@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -83,6 +83,29 @@ class TaskSpec(Settings):
         """The labelled splits a task is reported on: dev..., or test... where it has no dev."""
         labelled = [name for name, kind in self.splits.items() if kind == "labelled" and name != "train"]
         return [name for name in labelled if name.startswith("dev")] or labelled
+
+    def ids_in_head(self, head_labels: Sequence[str], names: Mapping[str, str]) -> np.ndarray:
+        """int64 [labels]: for each label here the label id of the other task's head that its rows are to have there:
+        that of ``names``, else the first of the head's that leads to it.
+
+        Raises ConfigError where there is none.
+        """
+        here = self.ids_from_head(head_labels)
+        found, problems = [], []
+        for number, label in enumerate(self.labels):
+            name = names.get(label)
+            if name is not None and name not in head_labels:
+                hint = nearest(name, list(head_labels))
+                problems.append(Problem(f"must be a label of head {self.head!r}", self.name, label, name, hint))
+                continue
+            leading = np.flatnonzero(here == number)
+            if name is None and not len(leading):
+                problems.append(Problem(f"no label of head {self.head!r} leads to this one", self.name, found=label))
+                continue
+            found.append(int(leading[0]) if name is None else list(head_labels).index(name))
+        if problems:
+            raise ConfigError(problems)
+        return np.array(found, dtype=np.int64)
 
     def ids_from_head(self, head_labels: Sequence[str]) -> np.ndarray:
         """int64 [len(head_labels)]: for each label id of the other task's head, the label id here.

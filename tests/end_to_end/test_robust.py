@@ -55,14 +55,14 @@ def world(tmp_path_factory):
         "metrics": ["accuracy"],
         "head": "same",
         "breakdown": [["label"], ["kind", "label"]],
-        "splits": {"dev": "labelled"},
+        "splits": {"train": "labelled", "dev": "labelled"},
         "sources": {
             "files": {
                 "kind": "files",
                 "text": ["first", "second"],
                 "label": "answer",
                 "groups": ["kind"],
-                "splits": {"dev": "odd.tsv"},
+                "splits": {"train": "odd.tsv", "dev": "odd.tsv"},
             }
         },
     }
@@ -227,6 +227,23 @@ def test_the_report_shows_every_method_on_every_part(world, finished):
     assert ">Kinds of rows<" in page(document(data))
 
 
+def test_training_rows_of_a_challenge_set_can_be_added(world, finished, tmp_path):
+    changes = [f"output={tmp_path}", "recipe.added={same: {task: odd}}", "recipe.full=[standard]", "recipe.bias={}"]
+    changes += [f"recipe.{key}=[]" for key in ("after", "isolated", "untrained", "rising", "starts")]
+    loaded = load_experiment(world, changes)
+    run = run_experiment(loaded, seeds=[1])[0]
+
+    def examples(of):
+        return RunDirectory(of.path, {}, "", 1).result("full/standard/same")["examples"]
+
+    assert examples(run) == examples(finished) + 2 * 14
+    bench = open_workbench(loaded, RunDirectory(run.path, {}, "", 1), Silent())
+    data, raw = bench.data["same"].train, bench.data["same"].raw("train")
+    assert list(data.labels) == raw.labels and len(raw) == len(data) == 36 + 14
+    texts = [bench.tokenizer.decode(data.input_ids(i), skip_special_tokens=True) for i in (0, 38, 49)]
+    assert texts == [" ".join(column[i] for column in raw.texts) for i in (0, 38, 49)]
+
+
 def test_a_run_that_is_stopped_and_resumed_is_the_same_run(world, finished, tmp_path):
     loaded = load_experiment(world, [f"output={tmp_path}"])
     for stage in ("full", "after", "untrained"):
@@ -242,6 +259,8 @@ def test_a_run_that_is_stopped_and_resumed_is_the_same_run(world, finished, tmp_
         (["recipe.bias={same: {kind: word_overlap}, sme: {kind: word_overlap}}"], "did you mean 'same'"),
         (["recipe.bias={same: {kind: word_overlp}}"], "word_overlap"),
         (["tasks=[likeness]", "recipe.bias={likeness: {kind: word_overlap}}"], "regression has no model of its bias"),
+        (["recipe.added={same: {task: od}}"], "did you mean 'odd'"),
+        (["recipe.added={sam: {task: odd}}"], "did you mean 'same'"),
         (["recipe.sparsities=[0.35]"], "must be a multiple of 0.1"),
         (["recipe.sparsities=[0.5, 0.3]"], "must rise"),
         (["recipe.starts=[1.5]"], "must be above 0 and below 1"),

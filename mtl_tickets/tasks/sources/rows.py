@@ -51,6 +51,17 @@ class Rows:
             groups={name: [column[i] for i in chosen] for name, column in self.groups.items()},
         )
 
+    def followed_by(self, other: Rows, label_ids: np.ndarray) -> Rows:
+        """These rows, then those of ``other``, whose label i is ``label_ids[i]`` here; without groups."""
+        assert self.labels is not None and other.labels is not None
+        return dataclasses.replace(
+            self,
+            texts=[one + more for one, more in zip(self.texts, other.texts, strict=True)],
+            labels=[*self.labels, *(int(label_ids[int(label)]) for label in other.labels)],
+            lines=[*self.lines, *other.lines],
+            groups={},
+        )
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of texts, labels, label names and groups; where they were read from does not matter."""
