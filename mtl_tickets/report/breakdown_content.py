@@ -23,15 +23,17 @@ def by_parts(found: Sequence[Breakdown], seeds: Sequence[int]) -> Iterable[Block
 
 
 def _table(item: Breakdown, seeds: Sequence[int]) -> Table:
-    caption: Text = (Said(item.task), f", {item.split}, by {listed(item.names)}{over(seeds)}")
+    wide = len(item.parts) <= WIDE
+    about = f", {item.split}, by {listed(item.names)}{over(seeds)}" + ("; in brackets the rows" if wide else "")
+    caption: Text = (Said(item.task), about)
     names = [", ".join(part) for part in item.parts]
-    if len(item.parts) <= WIDE:
+    if wide:
         headings = [f"{name} ({rows:,})" for name, rows in zip(names, item.rows, strict=True)]
         lines = [
             TableRow(Said(heading), tuple(TableCell(str(cell)) for cell in cells))
             for heading, cells in item.lines.items()
         ]
-        return Table((*caption, "; in brackets the rows"), ("method", *map(Said, headings)), tuple(lines))
+        return Table(caption, ("method", *map(Said, headings)), tuple(lines))
     lines = [
         TableRow(Said(name), (TableCell(f"{rows:,}"), *(TableCell(str(cells[i])) for cells in item.lines.values())))
         for i, (name, rows) in enumerate(zip(names, item.rows, strict=True))

@@ -29,23 +29,23 @@ def breakdowns(runs: Sequence[Run], headings: Mapping[str, str]) -> tuple[Breakd
 
     Raises :class:`CheckpointError` where a run lacks a row that another has.
     """
-    found: dict[tuple[str, str, tuple[str, ...]], dict[str, Row]] = {}
+    found: dict[tuple[str, str, tuple[str, ...]], dict[str, tuple[tuple[str, ...], Row]]] = {}
     stages = set()
     for row in (row for run in runs for row in run.rows):
         values = values_of(row.metric)
         if values is not None and row.stage in headings:
             stages.add((row.stage, row.task))
             names = tuple(name for name, _ in values)
-            found.setdefault((row.task, row.split, names), {}).setdefault(row.metric, row)
+            part = tuple(value for _, value in values)
+            found.setdefault((row.task, row.split, names), {}).setdefault(row.metric, (part, row))
     made = []
     for (task, split, names), parts in found.items():
         lines = {}
         for stage, heading in headings.items():
             if (stage, task) in stages:
                 lines[heading] = tuple(_cell(runs, stage, task, split, metric) for metric in parts)
-        values = [values_of(metric) or () for metric in parts]
-        shown = tuple(tuple(value for _, value in pairs) for pairs in values)
-        made.append(Breakdown(task, split, names, shown, tuple(row.n for row in parts.values()), lines))
+        shown, rows = zip(*parts.values(), strict=True)
+        made.append(Breakdown(task, split, names, shown, tuple(row.n for row in rows), lines))
     return tuple(made)
 
 
