@@ -45,7 +45,8 @@ UNDECIDING: dict[str, Any] = {
     **dict.fromkeys(("seeds", "output", "cache", "description", "workers"), True),
     "tasks": True,  # names or paths of files: what the files say decides
     "data": {"source", "root", "hub_cache", "per_task"},  # what is read decides, see Loaded.sources
-    "recipe": {"train": {"checkpoint_seconds", "ahead"}, "base": True},  # what the base's file holds decides
+    # what the base's file holds decides
+    "recipe": {"base": True, **{key: {"checkpoint_seconds", "ahead"} for key in ("train", "student")}},
 }
 
 
@@ -286,11 +287,12 @@ def _cross_checks(experiment: Experiment, tasks: dict[str, TaskSpec], document: 
         for path, rule, found, hint in experiment.recipe.misfits(tasks):
             problems.append(document.problem(("recipe", *path), rule, found, hint))
     problems += _text_checks(experiment, tasks, learned if all_read else None, document)
-    for key in getattr(experiment.recipe, "per_task", {}):
-        if all_read and key not in learned:
-            problems.append(
-                document.problem(("recipe", "per_task", key), "must be one of the tasks", key, nearest(key, learned))
-            )
+    for setting in ("per_task", "per_student"):
+        problems += [
+            document.problem(("recipe", setting, key), "must be one of the tasks", key, nearest(key, learned))
+            for key in getattr(experiment.recipe, setting, {})
+            if all_read and key not in learned
+        ]
     return problems
 
 

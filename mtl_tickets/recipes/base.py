@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pydantic
 
+from mtl_tickets.errors import Problem
 from mtl_tickets.registry import Registry
 from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.data import SelectionSettings
@@ -109,6 +110,22 @@ class RecipeSettings(Settings):
     def sections(self) -> tuple[str, ...]:
         """What a report tells between the scores and the costs."""
         return ("sparsity", "transfer") if getattr(self, "transfer", False) else ("sparsity",)
+
+
+def sparsity_problems(key: str, values: Sequence[float]) -> list[Problem]:
+    """What is wrong with a list of sparsities, at the setting ``key``."""
+    problems = [
+        Problem("must be above 0 and below 1", place=f"{key}.{place}", found=value)
+        for place, value in enumerate(values)
+        if not 0 < value < 1
+    ]
+    if list(values) != sorted(set(values)):
+        problems.append(Problem("must rise", place=key, found=list(values)))
+    names = [percent(value) for value in values]
+    if len({"0", "100", *names}) < len(names) + 2:
+        rule = "must differ in the first decimal of their per cents, and be none of 0 and 100 %"
+        problems.append(Problem(rule, place=key, found=list(values)))
+    return problems
 
 
 def percent(sparsity: float) -> str:

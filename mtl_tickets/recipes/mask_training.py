@@ -23,7 +23,7 @@ import pydantic
 
 from mtl_tickets.errors import Problem
 from mtl_tickets.model.anatomy import space_of
-from mtl_tickets.recipes.base import FULL, RECIPES, RecipeSettings, percent
+from mtl_tickets.recipes.base import FULL, RECIPES, RecipeSettings, percent, sparsity_problems
 from mtl_tickets.recipes.imp import PrunableSettings
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, Prune, Training
 from mtl_tickets.recipes.language import Language, LanguageSettings, LanguageTraining
@@ -118,24 +118,14 @@ class MaskTrainingRecipe(RecipeSettings):
 
     @pydantic.model_validator(mode="after")
     def _fit_together(self) -> Self:
-        problems = []
-        for key, values in (("sparsities", self.sparsities), ("fine_tune", self.fine_tune or ())):
-            problems += [
-                Problem("must be above 0 and below 1", place=f"{key}.{place}", found=value)
-                for place, value in enumerate(values)
-                if not 0 < value < 1
-            ]
-            if list(values) != sorted(set(values)):
-                problems.append(Problem("must rise", place=key, found=list(values)))
+        problems = sparsity_problems("sparsities", self.sparsities)
+        if self.fine_tune:
+            problems += sparsity_problems("fine_tune", self.fine_tune)
         problems += [
             Problem(f"must be one of the sparsities {list(self.sparsities)}", place=f"fine_tune.{place}", found=value)
             for place, value in enumerate(self.fine_tune or ())
             if value not in self.sparsities
         ]
-        names = [percent(sparsity) for sparsity in self.sparsities]
-        if len({"0", "100", *names}) < len(names) + 2:
-            rule = "must differ in the first decimal of their per cents, and be none of 0 and 100 %"
-            problems.append(Problem(rule, place="sparsities", found=list(self.sparsities)))
         if len(set(self.methods)) != len(self.methods):
             problems.append(Problem("each method may stand only once", place="methods", found=list(self.methods)))
         if "imp" in self.methods and self.units == "structured":

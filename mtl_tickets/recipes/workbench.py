@@ -328,8 +328,8 @@ class Workbench:
         steps: int,
         folder: Path,
     ) -> list[dict[str, Any]]:
-        """The rows of a trained model on its tasks, and on those that are answered by their heads; answers go to
-        ``folder``."""
+        """The rows of a trained model on its tasks, and on those that are answered by their heads: of every dev split,
+        and on selection rows the score of the last epoch. Answers go to ``folder``."""
         pad = self.tokenizer.pad_token_id
         rows = []
         for task in tasks:

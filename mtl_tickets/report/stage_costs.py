@@ -23,10 +23,11 @@ NAMES = {
     "language": "measured on text, untrained",
     "find": "search on text",
     "fine-tune": "fine-tuning",
+    "student": "students",
     "transfer": "tickets on other tasks",
 }
 # of these folders the kind is told, too
-OF_KINDS = ("control", "find", "fine-tune")
+OF_KINDS = ("control", "find", "fine-tune", "student")
 
 
 def stage_costs(runs: Sequence[Run], headings: Mapping[str, str]) -> tuple[Cost, ...]:

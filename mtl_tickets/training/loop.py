@@ -11,7 +11,7 @@ import contextlib
 import gc
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,7 +29,7 @@ from mtl_tickets.tasks.batches import BatchSettings
 from mtl_tickets.training.accumulation import accumulation_device
 from mtl_tickets.training.ahead import ahead
 from mtl_tickets.training.checkpoint import Place, load_checkpoint, save_checkpoint
-from mtl_tickets.training.optim import OptimiserSettings, learning_rate, make_optimiser, set_learning_rate
+from mtl_tickets.training.optim import OptimiserSettings, learning_rate, make_optimiser, set_learning_rate, stretch
 
 
 class TrainSettings(Settings):
@@ -108,6 +108,7 @@ def train(
     before_step: Callable[[int], None] | None = None,
     after_step: Callable[[int], None] | None = None,
     planned_steps: int | None = None,
+    restarts: Sequence[int] = (),
     until: int | None = None,
 ) -> TrainResult:
     """Trains ``model`` in place.
@@ -122,6 +123,7 @@ def train(
     else sees the weights: what it changes in the model is in every checkpoint. It, too, must depend on the step and the
     model's state dict alone.
     ``planned_steps`` is what the learning rate is spread over, where that is more than the steps of this training.
+    ``restarts``: steps after which its schedule, warm-up included, begins anew, each time until the next or the end.
     ``until``: stop after this step with a checkpoint to go on from, as if interrupted there.
 
     Raises :class:`TrainingDiverged` where the loss of an epoch is not finite, :class:`CheckpointError` for a
@@ -178,7 +180,8 @@ def train(
                     place.loss_count += batch.count
                 if settings.optimiser.clip:
                     accelerator.clip_grad_norm_(parameters, settings.optimiser.clip)
-                rate = settings.optimiser.lr * learning_rate(place.step, steps, settings.optimiser)
+                factor = learning_rate(*stretch(place.step, steps, restarts), settings.optimiser)
+                rate = settings.optimiser.lr * factor
                 set_learning_rate(optimiser, rate)
                 stepper.step()
                 stepper.zero_grad(set_to_none=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -80,6 +80,13 @@ def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
         return 1.0
     left = (steps - step) / max(1, steps - warm)
     return left if settings.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+
+def stretch(step: int, steps: int, restarts: Sequence[int] = ()) -> tuple[int, int]:
+    """Where ``step`` of ``steps`` stands between two restarts: the steps since the one, and from that to the next."""
+    begin = max((at for at in restarts if at <= step), default=0)
+    end = min((at for at in restarts if at > step), default=steps)
+    return step - begin, end - begin
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -279,3 +279,16 @@ def test_mixed_precision_trains_and_leaves_the_model_plain(tasks, tmp_path):
         assert "forward" not in vars(model)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_the_learning_rate_begins_anew_where_it_is_told_to(tasks, monkeypatch):
+    how, seen = settings(), []
+    set_rate = loop.set_learning_rate
+    monkeypatch.setattr(
+        loop, "set_learning_rate", lambda optimiser, rate: (seen.append(rate), set_rate(optimiser, rate))
+    )
+    source = TaskBatches(tasks, how.batches, 5, 0)
+    steps = total_steps(source, how)
+    train(tiny.model(CLASSES), source, task_loss, how, Accelerator(cpu=True), seed=3, restarts=(steps // 2,))
+    first, second = seen[: steps // 2], seen[steps // 2 :]
+    assert max(first) == max(second) == pytest.approx(1e-3) and first[-1] < 0.5e-3

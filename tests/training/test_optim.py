@@ -10,6 +10,7 @@ from mtl_tickets.training.optim import (
     learning_rate,
     make_optimiser,
     set_learning_rate,
+    stretch,
 )
 
 
@@ -134,3 +135,11 @@ def test_muon_and_adamw_step_as_they_do_alone():
             for stepper in steppers:
                 stepper.step()
     torch.testing.assert_close(together.state_dict(), apart.state_dict(), rtol=0, atol=0)
+
+
+def test_a_schedule_that_begins_anew_is_that_of_each_part_alone():
+    settings = OptimiserSettings(warm_up=0.2)
+    course = [learning_rate(*stretch(step, 30, (20,)), settings) for step in range(30)]
+    expected = [learning_rate(step, 20, settings) for step in range(20)]
+    assert course == expected + [learning_rate(step, 10, settings) for step in range(10)]
+    assert [stretch(step, 30) for step in (0, 29)] == [(0, 30), (29, 30)]
