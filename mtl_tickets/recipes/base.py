@@ -113,7 +113,7 @@ class RecipeSettings(Settings):
 
 
 def sparsity_problems(key: str, values: Sequence[float]) -> list[Problem]:
-    """What is wrong with a list of sparsities, at the setting ``key``."""
+    """What is wrong with a list of sparsities, or of other shares that name stages, at the setting ``key``."""
     problems = [
         Problem("must be above 0 and below 1", place=f"{key}.{place}", found=value)
         for place, value in enumerate(values)

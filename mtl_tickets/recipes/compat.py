@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pydantic
 
 from mtl_tickets.settings import Settings
 
 
-class CompatSettings(Settings):
+class Compat(Settings):
+    """Base: switches of which ``compat: reference`` is all."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _reference(cls, value: Any) -> Any:
+        return dict.fromkeys(cls.model_fields, True) if value == "reference" else value
+
+
+class CompatSettings(Compat):
     """Published defects that change numbers (METHODS 1.8), off by default. ``compat: reference`` is all of them.
 
     Optimiser, epochs and batch size are no defects: ``glue_base_reference.yaml`` sets the published ones. Defect 10

@@ -23,6 +23,7 @@ import pydantic
 from mtl_tickets.errors import Problem
 from mtl_tickets.model.weight_masks import weight_space_of
 from mtl_tickets.recipes.base import FULL, MLM, RECIPES, RecipeSettings, percent
+from mtl_tickets.recipes.compat import Compat
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, Prune, Training
 from mtl_tickets.recipes.language import Language, LanguageSettings, LanguageTraining
 from mtl_tickets.recipes.overrides import TrainOverride
@@ -55,7 +56,7 @@ class PrunableSettings(Settings):
         return weight_space_of(model.config, self.embeddings, pooler)
 
 
-class ImpCompat(Settings):
+class ImpCompat(Compat):
     """Published defects (METHODS 4.5), off by default. ``compat: reference`` is all of them."""
 
     alias_rewind: bool = pydantic.Field(False, description="defect 1: rewinding keeps the trained weights")
@@ -101,11 +102,6 @@ class Imp(RecipeSettings):
     selection: SelectionSettings = SelectionSettings()
     yardsticks: tuple[Literal["majority", "bag_of_words"], ...] = ("majority", "bag_of_words")
     compat: ImpCompat = ImpCompat()
-
-    @pydantic.field_validator("compat", mode="before")
-    @classmethod
-    def _reference(cls, value: Any) -> Any:
-        return dict.fromkeys(ImpCompat.model_fields, True) if value == "reference" else value
 
     @pydantic.model_validator(mode="after")
     def _fit_together(self) -> Self:

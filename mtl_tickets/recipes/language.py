@@ -147,15 +147,9 @@ class Language:
 
     def train_each(self, trainings: Sequence[LanguageTraining]) -> None:
         """Trainings that do not need each other: side by side where the run has workers."""
-        left = [training for training in trainings if not self.bench.run.is_done(training.stage)]
-        for training in trainings:
-            if training not in left:
-                self.bench.progress.advance(self.steps(training))
-        if left:
+        if not all(self.bench.run.is_done(training.stage) for training in trainings):
             self.make_ready()
-        self.bench.each(self.train, left, len(trainings))
-        for training in trainings:
-            self.train(training)
+        self.bench.each_once(self.train, trainings, self.steps)
 
     def train(self, training: LanguageTraining) -> None:
         """Rewinds, trains, measures, and prunes where the training says so."""

@@ -47,13 +47,12 @@ class MaskTraining:
 def train_masks_each(language: Language, trainings: Sequence[MaskTraining]) -> dict[str, Ticket]:
     """The ticket of every training, by stage; side by side where the run has workers."""
     bench = language.bench
-    left = [training for training in trainings if not bench.run.is_done(training.stage)]
-    bench.progress.advance(sum(training.steps for training in trainings if training not in left))
-    if left:
+    if not all(bench.run.is_done(training.stage) for training in trainings):
         language.make_ready()
-    left.sort(key=lambda training: -training.steps)
-    bench.each(lambda training: train_masks(language, training), left, len(trainings))
-    return {training.stage: train_masks(language, training) for training in trainings}
+    found = bench.each_once(
+        lambda training: train_masks(language, training), trainings, lambda training: training.steps
+    )
+    return {training.stage: ticket for training, ticket in zip(trainings, found, strict=True)}
 
 
 def train_masks(language: Language, training: MaskTraining) -> Ticket:

@@ -24,6 +24,7 @@ import pydantic
 from mtl_tickets.errors import Problem
 from mtl_tickets.model.anatomy import space_of
 from mtl_tickets.recipes.base import FULL, RECIPES, RecipeSettings, percent, sparsity_problems
+from mtl_tickets.recipes.compat import Compat
 from mtl_tickets.recipes.imp import PrunableSettings
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, Prune, Training
 from mtl_tickets.recipes.language import Language, LanguageSettings, LanguageTraining
@@ -33,7 +34,7 @@ from mtl_tickets.recipes.run_directory import Input
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
 from mtl_tickets.scoring.engine import SCORES
 from mtl_tickets.scoring.magnitude import weight_magnitudes
-from mtl_tickets.settings import InvalidSetting, Settings
+from mtl_tickets.settings import InvalidSetting
 from mtl_tickets.tasks.data import SelectionSettings
 from mtl_tickets.tickets.budget import Budget, exact, pool_sizes
 from mtl_tickets.tickets.draw import draw
@@ -60,7 +61,7 @@ NAMES = {
 }
 
 
-class MaskCompat(Settings):
+class MaskCompat(Compat):
     """Published defects (METHODS 2.9), off by default. ``compat: reference`` is all of them."""
 
     teacher_dropout: bool = pydantic.Field(
@@ -110,11 +111,6 @@ class MaskTrainingRecipe(RecipeSettings):
     selection: SelectionSettings = SelectionSettings()
     yardsticks: tuple[Literal["majority", "bag_of_words"], ...] = ("majority", "bag_of_words")
     compat: MaskCompat = MaskCompat()
-
-    @pydantic.field_validator("compat", mode="before")
-    @classmethod
-    def _reference(cls, value: Any) -> Any:
-        return dict.fromkeys(MaskCompat.model_fields, True) if value == "reference" else value
 
     @pydantic.model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -15,7 +15,7 @@ students are smaller and faster when they are done.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import pydantic
 
@@ -23,12 +23,13 @@ from mtl_tickets.errors import Problem
 from mtl_tickets.model.anatomy import space_of
 from mtl_tickets.model.weight_masks import weight_space_of
 from mtl_tickets.recipes.base import FULL, RECIPES, RecipeSettings, percent, sparsity_problems
+from mtl_tickets.recipes.compat import Compat
 from mtl_tickets.recipes.jobs import Training
 from mtl_tickets.recipes.overrides import TrainOverride
 from mtl_tickets.recipes.students import Removal, StudentTraining, train_students_each
 from mtl_tickets.recipes.workbench import Workbench
 from mtl_tickets.scoring import ScoreSettings
-from mtl_tickets.settings import InvalidSetting, Settings
+from mtl_tickets.settings import InvalidSetting
 from mtl_tickets.tasks.data import SelectionSettings
 from mtl_tickets.tickets.budget import Budget
 from mtl_tickets.tickets.space import StructuredSpace, UnitSpace
@@ -46,7 +47,7 @@ NAMES = {
 }
 
 
-class ProgressiveCompat(Settings):
+class ProgressiveCompat(Compat):
     """Published defects (METHODS 5.4), off by default. ``compat: reference`` is all of them."""
 
     constant_rate: bool = pydantic.Field(
@@ -107,11 +108,6 @@ class Progressive(RecipeSettings):
     selection: SelectionSettings = SelectionSettings()
     yardsticks: tuple[Literal["majority", "bag_of_words"], ...] = ("majority", "bag_of_words")
     compat: ProgressiveCompat = ProgressiveCompat()
-
-    @pydantic.field_validator("compat", mode="before")
-    @classmethod
-    def _reference(cls, value: Any) -> Any:
-        return dict.fromkeys(ProgressiveCompat.model_fields, True) if value == "reference" else value
 
     @pydantic.model_validator(mode="after")
     def _fit_together(self) -> Self:

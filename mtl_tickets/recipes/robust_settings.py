@@ -9,7 +9,8 @@ import pydantic
 
 from mtl_tickets.errors import Problem, nearest
 from mtl_tickets.files import file_digest
-from mtl_tickets.recipes.base import FULL, AddedRows, RecipeSettings, percent
+from mtl_tickets.recipes.base import FULL, AddedRows, RecipeSettings, percent, sparsity_problems
+from mtl_tickets.recipes.compat import Compat
 from mtl_tickets.recipes.imp import PrunableSettings
 from mtl_tickets.recipes.overrides import TrainOverride
 from mtl_tickets.recipes.pruning_rounds import STEP
@@ -45,7 +46,7 @@ SHORT: dict[Loss, str] = {
 }
 
 
-class RobustCompat(Settings):
+class RobustCompat(Compat):
     """Published defects (METHODS 3.8), off by default. ``compat: reference`` is all of them."""
 
     stays_first: bool = pydantic.Field(False, description="defect 1: a rising mask is saved with its first sparsity")
@@ -165,19 +166,9 @@ class RobustSettings(RecipeSettings):
     yardsticks: tuple[Literal["majority", "bag_of_words"], ...] = ("majority", "bag_of_words")
     compat: RobustCompat = RobustCompat()
 
-    @pydantic.field_validator("compat", mode="before")
-    @classmethod
-    def _reference(cls, value: Any) -> Any:
-        return dict.fromkeys(RobustCompat.model_fields, True) if value == "reference" else value
-
     @pydantic.model_validator(mode="after")
     def _fit_together(self) -> Self:
-        problems = []
-        for key, values in (("sparsities", self.sparsities), ("starts", self.starts)):
-            low = [place for place, value in enumerate(values) if not 0 < value < 1]
-            problems += [Problem("must be above 0 and below 1", place=f"{key}.{at}", found=values[at]) for at in low]
-            if list(values) != sorted(set(values)):
-                problems.append(Problem("must rise", place=key, found=list(values)))
+        problems = [*sparsity_problems("sparsities", self.sparsities), *sparsity_problems("starts", self.starts)]
         pruned = any(item.method == "imp" for item in self.after) or any(i.ticket == "imp" for i in self.isolated)
         for place, value in enumerate(self.sparsities):
             if pruned and (exact(value) % exact(STEP) or value < 2 * STEP):

@@ -115,13 +115,11 @@ class StudentTraining:
 
 def train_students_each(bench: Workbench, trainings: Sequence[StudentTraining]) -> None:
     """Side by side where the run has workers."""
-    left = [training for training in trainings if not bench.run.is_done(training.stage)]
-    done = [training for training in trainings if training not in left]
-    bench.progress.advance(sum(bench.steps([training.task], training.settings) for training in done))
-    left.sort(key=lambda training: -bench.steps([training.task], training.settings))
-    bench.each(lambda training: train_student(bench, training), left, len(trainings))
-    for training in trainings:
-        train_student(bench, training)
+    bench.each_once(
+        lambda training: train_student(bench, training),
+        trainings,
+        lambda training: bench.steps([training.task], training.settings),
+    )
 
 
 def train_student(bench: Workbench, training: StudentTraining) -> None:

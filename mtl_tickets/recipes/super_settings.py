@@ -55,11 +55,6 @@ class SuperTicketSettings(RecipeSettings):
     )
     compat: CompatSettings = CompatSettings()
 
-    @pydantic.field_validator("compat", mode="before")
-    @classmethod
-    def _reference(cls, value: Any) -> Any:
-        return dict.fromkeys(CompatSettings.model_fields, True) if value == "reference" else value
-
     @pydantic.field_validator("sharing")
     @classmethod
     def _each_once(cls, rules: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.learned_masks import LearnedMasks
 from mtl_tickets.training.loop import TrainResult, TrainSettings, total_steps, train
 from mtl_tickets.training.objectives.task_loss import task_loss
+from mtl_tickets.training.schedules import cubic
 
 TICKET, WEIGHTS = "ticket.safetensors", "weights.safetensors"
 
@@ -34,12 +35,6 @@ TICKET, WEIGHTS = "ticket.safetensors", "weights.safetensors"
 def head_matrix(task: str) -> str:
     """The task head's matrix as a part of a weight space: no encoder has a parameter of this name."""
     return f"heads.{task}.linear.weight"
-
-
-def cubic(first: float, last: float, share: float) -> float:
-    """The sparsity after this share of a training that goes from ``first`` to ``last``, faster at the beginning:
-    last + (first - last) (1 - share)^3 (METHODS 3.6)."""
-    return last + (first - last) * (1 - min(1.0, share)) ** 3
 
 
 @dataclass(frozen=True)
@@ -72,12 +67,12 @@ class TaskMasks:
 
 def train_task_masks_each(bench: Workbench, trainings: Sequence[TaskMasks]) -> dict[str, Ticket]:
     """The ticket of every training, by stage; side by side where the run has workers."""
-    steps = {training.stage: bench.steps([training.task], training.settings) for training in trainings}
-    left = [training for training in trainings if not bench.run.is_done(training.stage)]
-    bench.progress.advance(sum(steps[training.stage] for training in trainings if training not in left))
-    left.sort(key=lambda training: -steps[training.stage])
-    bench.each(lambda training: train_task_masks(bench, training), left, len(trainings))
-    return {training.stage: train_task_masks(bench, training) for training in trainings}
+    found = bench.each_once(
+        lambda training: train_task_masks(bench, training),
+        trainings,
+        lambda training: bench.steps([training.task], training.settings),
+    )
+    return {training.stage: ticket for training, ticket in zip(trainings, found, strict=True)}
 
 
 def train_task_masks(bench: Workbench, training: TaskMasks) -> Ticket:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from accelerate import Accelerator
@@ -34,6 +34,8 @@ from mtl_tickets.tickets.space import StructuredSpace, WeightSpace
 from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.loop import TrainResult, TrainSettings, total_steps, train
 from mtl_tickets.training.objectives.task_loss import task_loss
+
+Result = TypeVar("Result")
 
 # the ticket of single weights that a training has left
 PRUNED = "pruned.safetensors"
@@ -154,6 +156,17 @@ class Workbench:
         # even where only one is left: how it rounds must not depend on where the run was stopped
         if self.workers > 1 and all_of_them > 1 and left:
             side_by_side(self, verb, left, self.workers)
+
+    def each_once(
+        self, verb: Callable[[Any], Result], things: Sequence[Any], steps: Callable[[Any], int]
+    ) -> list[Result]:
+        """``verb(thing)`` for each thing with a ``stage``, which is done once: side by side where the run has workers,
+        the longest first. ``steps(thing)`` is what progress is told of one that was done before."""
+        left = [thing for thing in things if not self.run.is_done(thing.stage)]
+        self.progress.advance(sum(steps(thing) for thing in things if thing not in left))
+        left.sort(key=lambda thing: -steps(thing))
+        self.each(verb, left, len(things))
+        return [verb(thing) for thing in things]
 
     def fine_tune(self, training: Training) -> None:
         """Rewinds to θ_0, puts the tickets on, trains, and evaluates every task of the training.

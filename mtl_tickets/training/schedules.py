@@ -78,12 +78,10 @@ def replacing_rate(step: int, phases: Phases, settings: ReplacingSettings, const
     return settings.start + (1 - settings.start) * ((step - begin) / (phases.alone - begin))
 
 
-def cubic(target: float, update: int, updates: int) -> float:
-    """The sparsity after ``update`` of ``updates``, from 0 on: target - target (1 - update / updates)³ (Zhu and Gupta
-    2017, arXiv 1710.01878). The last is the target itself."""
-    if update >= updates:
-        return target
-    return target - target * (1 - update / updates) ** 3
+def cubic(first: float, last: float, share: float) -> float:
+    """The sparsity after this share of a course from ``first`` to ``last``: last + (first - last) (1 - share)³ (Zhu and
+    Gupta 2017, arXiv 1710.01878; METHODS 3.6, 5.2). At its end it is ``last`` itself."""
+    return last if share >= 1 else last + (first - last) * (1 - share) ** 3
 
 
 def updates_by(step: int, steps: int, updates: int, miss: bool = False) -> int:
@@ -99,4 +97,4 @@ def updates_by(step: int, steps: int, updates: int, miss: bool = False) -> int:
 
 def sparsity_by(step: int, phases: Phases, target: float, updates: int, miss: bool = False) -> float:
     """The share that is to be dropped after ``step`` optimiser steps."""
-    return cubic(target, updates_by(step, phases.pruned, updates, miss), updates)
+    return cubic(0.0, target, updates_by(step, phases.pruned, updates, miss) / updates)

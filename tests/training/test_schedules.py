@@ -55,7 +55,7 @@ def test_updates_are_evenly_spread():
 
 
 def test_the_first_updates_drop_most():
-    course = [cubic(0.9, update, 12) for update in range(13)]
+    course = [cubic(0.0, 0.9, update / 12) for update in range(13)]
     drops = [after - before for before, after in itertools.pairwise(course)]
     assert drops == sorted(drops, reverse=True) and course[6] == pytest.approx(0.9 * (1 - 1 / 8))
 
