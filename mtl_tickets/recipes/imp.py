@@ -26,6 +26,7 @@ from mtl_tickets.recipes.base import FULL, MLM, RECIPES, RecipeSettings, percent
 from mtl_tickets.recipes.compat import Compat
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, Prune, Training
 from mtl_tickets.recipes.language import Language, LanguageSettings, LanguageTraining
+from mtl_tickets.recipes.measured import yardsticks
 from mtl_tickets.recipes.overrides import TrainOverride
 from mtl_tickets.recipes.run_directory import Input
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
@@ -177,7 +178,7 @@ class Imp(RecipeSettings):
     # -- the algorithm ------------------------------------------------------------------------------------------------
 
     def run(self, bench: Workbench) -> None:
-        bench.yardsticks(self.yardsticks)
+        yardsticks(bench, self.yardsticks)
         bench.reached("yardsticks")
 
         space, language = self.prunable.space(bench), self._language(bench)

@@ -30,6 +30,7 @@ from mtl_tickets.pretraining.settings import PretrainSettings, Share
 from mtl_tickets.pretraining.start import first_network
 from mtl_tickets.recipes.base import HELD_OUT, MLM
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, Prune
+from mtl_tickets.recipes.measured import remaining_rows
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input
 from mtl_tickets.recipes.workbench import PRUNED, Workbench, derived_seed
 from mtl_tickets.settings import Settings
@@ -186,7 +187,7 @@ class Language:
             with seen_through(encoder_of(model), ticket):
                 found = held_out_scores(model, self.held, device)
             rows = [self.row(report_as, name + suffix, value, 0) for name, value in found.items()]
-            return {"rows": rows if suffix else rows + self.bench.remaining_rows(report_as, MLM, ticket)}
+            return {"rows": rows if suffix else rows + remaining_rows(self.bench, report_as, MLM, ticket)}
 
         self.bench.run.stage(stage, measure_stage)
 
@@ -194,7 +195,7 @@ class Language:
         """The metric rows of a model as it is, which sees its encoder through ``ticket``."""
         found = held_out_scores(model, self.held, self.bench.accelerator.device)
         rows = [self.row(report_as, name, value, steps) for name, value in found.items()]
-        return rows + self.bench.remaining_rows(report_as, MLM, ticket)
+        return rows + remaining_rows(self.bench, report_as, MLM, ticket)
 
     def row(self, report_as: str, metric: str, value: float, steps: int) -> dict[str, Any]:
         """A metric of the held-out text; its number of rows is that of the predicted tokens."""

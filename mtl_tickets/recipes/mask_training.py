@@ -29,6 +29,7 @@ from mtl_tickets.recipes.imp import PrunableSettings
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, Prune, Training
 from mtl_tickets.recipes.language import Language, LanguageSettings, LanguageTraining
 from mtl_tickets.recipes.language_masks import MaskTraining, train_masks_each
+from mtl_tickets.recipes.measured import yardsticks
 from mtl_tickets.recipes.overrides import TrainOverride
 from mtl_tickets.recipes.run_directory import Input
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
@@ -163,7 +164,7 @@ class MaskTrainingRecipe(RecipeSettings):
     # -- the algorithm ------------------------------------------------------------------------------------------------
 
     def run(self, bench: Workbench) -> None:
-        bench.yardsticks(self.yardsticks)
+        yardsticks(bench, self.yardsticks)
         bench.reached("yardsticks")
 
         language = Language(bench, self.language, bench.cache)

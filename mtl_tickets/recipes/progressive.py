@@ -25,6 +25,7 @@ from mtl_tickets.model.weight_masks import weight_space_of
 from mtl_tickets.recipes.base import FULL, RECIPES, RecipeSettings, percent, sparsity_problems
 from mtl_tickets.recipes.compat import Compat
 from mtl_tickets.recipes.jobs import Training
+from mtl_tickets.recipes.measured import yardsticks
 from mtl_tickets.recipes.overrides import TrainOverride
 from mtl_tickets.recipes.students import Removal, StudentTraining, train_students_each
 from mtl_tickets.recipes.workbench import Workbench
@@ -142,7 +143,7 @@ class Progressive(RecipeSettings):
     def run(self, bench: Workbench) -> None:
         space = self.space(bench)
         self._check(space)
-        bench.yardsticks(self.yardsticks)
+        yardsticks(bench, self.yardsticks)
         bench.reached("yardsticks")
 
         bench.fine_tune_each([self._teacher(task) for task in bench.learned])

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from mtl_tickets.recipes.base import FULL, RECIPES, percent
 from mtl_tickets.recipes.debiased import ask_teacher, debiased
 from mtl_tickets.recipes.jobs import Origin, TaskObjective, Training
+from mtl_tickets.recipes.measured import yardsticks
 from mtl_tickets.recipes.overrides import TrainOverride
 from mtl_tickets.recipes.pruning_rounds import STEP, Rounds, prune_in_rounds
 from mtl_tickets.recipes.robust_settings import CODES, After, Loss, RobustSettings
@@ -44,7 +45,7 @@ class Robust(RobustSettings):
     # -- the algorithm ------------------------------------------------------------------------------------------------
 
     def run(self, bench: Workbench) -> None:
-        bench.yardsticks(self.yardsticks)
+        yardsticks(bench, self.yardsticks)
         bench.reached("yardsticks")
 
         self._fine_tune_full(bench, ("standard",))

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from mtl_tickets.recipes.jobs import Look, Training
+from mtl_tickets.recipes.measured import selection_scores
 from mtl_tickets.recipes.run_directory import CHECKPOINT
 from mtl_tickets.recipes.workbench import Workbench
 from mtl_tickets.settings import Settings
@@ -132,7 +133,7 @@ def look_at(bench: Workbench, look: Look) -> float:
     def look_stage(_: Path) -> dict[str, Any]:
         bench.progress.stage(look.stage)
         model, result = bench.trained(training, look.until)
-        score = bench.selection_scores(model, [task])[task]
+        score = selection_scores(bench, model, [task])[task]
         name = f"{look.stage.partition('/')[0]}/{training.report_as}"
         row = bench.run.row(name, task, "selection", "score", score, len(bench.data[task].selection), look.until)
         return {"rows": [row], "score": score, "steps": result.steps}

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from mtl_tickets.evaluation.evaluate import evaluate
 from mtl_tickets.files import digest
-from mtl_tickets.model import store
 from mtl_tickets.model.compact import compact
 from mtl_tickets.model.grafting import Grafted
 from mtl_tickets.model.multitask import MultiTaskModel
+from mtl_tickets.recipes.measured import evaluated, remaining_rows, selection_scores
 from mtl_tickets.recipes.run_directory import CHECKPOINT
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
 from mtl_tickets.scoring.engine import ScoreSettings, sample_rows, score_tasks
@@ -137,17 +137,15 @@ def train_student(bench: Workbench, training: StudentTraining) -> None:
         )
         if isinstance(pruned, PrunedUnits):
             model = compact(model)
-        rows = bench.evaluated(model, training.report_as, (task,), result.history, result.steps, folder)
-        rows += bench.remaining_rows(training.report_as, task, ticket)
+        rows = evaluated(bench, model, training.report_as, (task,), result.history, result.steps, folder)
+        rows += remaining_rows(bench, training.report_as, task, ticket)
         last, sampled = result.history[-1], len(training_sample(bench, task))
         value = last["train"][task]
         rows.append(bench.run.row(training.report_as, task, "train", "train_score", value, sampled, result.steps))
         if training.keep_ticket:
             ticket.save(training.keep_ticket)
         if training.keep_model:
-            specs = {task: bench.tasks[task].model_dump(mode="json")}
-            about = {"run": bench.run.name, "stage": stage, "tasks": specs, "max_length": bench.settings.max_length}
-            store.save(model, training.keep_model, tokenizer=bench.tokenizer, extra=about)
+            bench.keep_model(model, training.keep_model, stage, (task,))
         bench.run.log(f"{stage}: {result.steps} steps, {result.seconds:.1f} s")
         return {
             "rows": rows,
@@ -195,7 +193,7 @@ def trained_student(
         sample = training_sample(bench, task)
         pad = bench.tokenizer.pad_token_id
         return {
-            "selection": bench.selection_scores(student, [task]),
+            "selection": selection_scores(bench, student, [task]),
             "train": {task: evaluate(student, bench.tasks[task], sample, bench.accelerator, pad).score},
             "sparsity": pruned.sparsity(),
             "rate": training.rate(done - 1, steps),

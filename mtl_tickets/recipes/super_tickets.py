@@ -24,6 +24,7 @@ from mtl_tickets.recipes.base_ticket import fitting_base
 from mtl_tickets.recipes.choice import WHOLE, best_rungs
 from mtl_tickets.recipes.evidence import compare_gradients, learn_tickets, score_each, tall_scores
 from mtl_tickets.recipes.jobs import Learning, Scoring, Training
+from mtl_tickets.recipes.measured import yardsticks
 from mtl_tickets.recipes.run_directory import Input
 from mtl_tickets.recipes.search import worth_finishing
 from mtl_tickets.recipes.super_settings import SuperTicketSettings
@@ -91,7 +92,7 @@ class SuperTickets(SuperTicketSettings):
 
     def run(self, bench: Workbench) -> None:
         self._try_sharing(bench)
-        bench.yardsticks(self.yardsticks)
+        yardsticks(bench, self.yardsticks)
         bench.reached("yardsticks")
 
         bench.fine_tune_each(  # 1. fine-tune the whole encoder on every task

@@ -17,6 +17,7 @@ from mtl_tickets.files import written_whole
 from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.model.weight_masks import write_zeros
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, TaskObjective, kept_weights
+from mtl_tickets.recipes.measured import evaluated, remaining_rows, selection_scores
 from mtl_tickets.recipes.run_directory import CHECKPOINT
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
 from mtl_tickets.scoring.magnitude import weight_magnitudes
@@ -97,8 +98,8 @@ def train_task_masks(bench: Workbench, training: TaskMasks) -> Ticket:
         finally:
             masks.take_off()
         write_zeros(model.encoder, ticket, model)
-        rows = bench.evaluated(model, training.report_as, (training.task,), result.history, result.steps, folder)
-        rows += bench.remaining_rows(training.report_as, training.task, None, of_encoder(ticket))
+        rows = evaluated(bench, model, training.report_as, (training.task,), result.history, result.steps, folder)
+        rows += remaining_rows(bench, training.report_as, training.task, None, of_encoder(ticket))
         ticket.save(folder / TICKET)
         with written_whole(folder / WEIGHTS) as part:
             save_file({name: weight.contiguous() for name, weight in model.state_dict().items()}, part)
@@ -160,7 +161,7 @@ def _trained(bench: Workbench, training: TaskMasks, masks: LearnedMasks, folder:
         # what is measured has the size it is said to have
         resize(total_steps(batches, training.settings.model_copy(update={"epochs": epoch + 1})))
         masks.reset()
-        return {"selection": bench.selection_scores(masks.model, (training.task,)), "sparsity": masks.sparsity()}  # type: ignore[arg-type]
+        return {"selection": selection_scores(bench, masks.model, (training.task,)), "sparsity": masks.sparsity()}  # type: ignore[arg-type]
 
     what = {
         "masks": [training.sparsity, training.reset_every, first, training.space.to_json()],

@@ -8,12 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from mtl_tickets.evaluation.evaluate import evaluate, predictions, save_predictions
-from mtl_tickets.evaluation.yardsticks import YARDSTICKS
 from mtl_tickets.files import digest, written_whole
 from mtl_tickets.model import store, weight_masks
 from mtl_tickets.model.encoders import encoder_hash, read_config
@@ -22,13 +19,12 @@ from mtl_tickets.model.settings import EncoderSettings
 from mtl_tickets.progress import Progress
 from mtl_tickets.recipes.jobs import PRETRAINED, Start, StoppedAfter, Training, kept_weights
 from mtl_tickets.recipes.made_from import MadeFrom
+from mtl_tickets.recipes.measured import evaluated, remaining_rows, selection_scores
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
 from mtl_tickets.recipes.side_by_side import side_by_side
 from mtl_tickets.tasks.batches import TaskBatches
-from mtl_tickets.tasks.breakdown import broken_down
 from mtl_tickets.tasks.data import TaskData
 from mtl_tickets.tasks.encode import tokenizer_fingerprint
-from mtl_tickets.tasks.metrics import compute, score
 from mtl_tickets.tasks.spec import TaskSpec
 from mtl_tickets.tickets.space import StructuredSpace, WeightSpace
 from mtl_tickets.tickets.ticket import Ticket
@@ -180,9 +176,9 @@ class Workbench:
         def fine_tune_stage(folder: Path) -> dict[str, Any]:
             self.progress.stage(stage)
             model, result = self.trained(training)
-            rows = self.evaluated(model, training.report_as, tasks, result.history, result.steps, folder)
+            rows = evaluated(self, model, training.report_as, tasks, result.history, result.steps, folder)
             for task in tasks:
-                rows += self.remaining_rows(training.report_as, task, (tickets or {}).get(task), base)
+                rows += remaining_rows(self, training.report_as, task, (tickets or {}).get(task), base)
             if training.prune is not None:
                 training.prune.ticket(model.encoder, base).where(
                     task="+".join(tasks),
@@ -194,9 +190,7 @@ class Workbench:
                 with written_whole(folder / "weights.safetensors") as part:
                     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
             if training.keep_model:
-                specs = {task: self.tasks[task].model_dump(mode="json") for task in tasks}
-                about = {"run": self.run.name, "stage": stage, "tasks": specs, "max_length": self.settings.max_length}
-                store.save(model, training.keep_model, tokenizer=self.tokenizer, extra=about)
+                self.keep_model(model, training.keep_model, stage, tasks)
             self.run.log(f"{stage}: {result.steps} steps, {result.seconds:.1f} s")
             return {
                 "rows": rows,
@@ -272,7 +266,7 @@ class Workbench:
             seed=seed,
             identity=identity,
             checkpoint=folder / CHECKPOINT,
-            on_epoch=lambda epoch: {"selection": self.selection_scores(model, tasks)},
+            on_epoch=lambda epoch: {"selection": selection_scores(self, model, tasks)},
             on_step=on_step,
             before_step=None if objective is None else objective.before_step,
             planned_steps=steps,
@@ -312,80 +306,13 @@ class Workbench:
     def model_folder(self, name: str) -> Path:
         return self.run.path / "model" / name
 
-    def yardsticks(self, names: Sequence[str]) -> None:
-        """What a model has to beat, on the same rows."""
-        for name in names:
-            for task in self.learned:
-
-                def yardstick_stage(folder: Path, name: str = name, task: str = task) -> dict[str, Any]:
-                    self.progress.stage(f"yardstick/{name}/{task}")
-                    spec, data = self.tasks[task], self.data[task]
-                    rows = []
-                    for split in spec.dev_splits:
-                        questions = data.raw(split)
-                        answers = YARDSTICKS.get(name)(spec, data.raw("train"), questions)
-                        metrics = compute(spec, answers, np.asarray(questions.labels))
-                        rows += self._metric_rows(f"yardstick/{name}", task, split, metrics, len(data.dev[split]), 0)
-                    return {"rows": rows}
-
-                self.run.stage(f"yardstick/{name}/{task}", yardstick_stage)
+    def keep_model(self, model: MultiTaskModel, folder: Path, stage: str, tasks: Sequence[str]) -> None:
+        """Writes a model for use, with what is known of its tasks."""
+        specs = {task: self.tasks[task].model_dump(mode="json") for task in tasks}
+        about = {"run": self.run.name, "stage": stage, "tasks": specs, "max_length": self.settings.max_length}
+        store.save(model, folder, tokenizer=self.tokenizer, extra=about)
 
     # -- inside -------------------------------------------------------------------------------------------------------
-
-    def evaluated(
-        self,
-        model: MultiTaskModel,
-        report_as: str,
-        tasks: Sequence[str],
-        history: list[dict[str, Any]],
-        steps: int,
-        folder: Path,
-    ) -> list[dict[str, Any]]:
-        """The rows of a trained model on its tasks, and on those that are answered by their heads: of every dev split,
-        and on selection rows the score of the last epoch. Answers go to ``folder``."""
-        pad = self.tokenizer.pad_token_id
-        rows = []
-        for task in tasks:
-            chosen = self.data[task].selection
-            if history:  # a training that ends within its first epoch has none
-                value = history[-1]["selection"][task]
-                rows.append(self.run.row(report_as, task, "selection", "score", value, len(chosen), steps))
-        asked = [*tasks, *(extra for extra in self.extra if self.tasks[extra].head in tasks)]
-        for task in asked:
-            for split, encoded in self.data[task].dev.items():
-                result = evaluate(model, self.tasks[task], encoded, self.accelerator, pad)
-                save_predictions(folder / f"predictions-{task}-{split}.safetensors", result)
-                rows += self._metric_rows(report_as, task, split, result.metrics, result.rows, steps)
-                answers = predictions(model, self.tasks[task], result.logits)
-                for part in broken_down(self.tasks[task], self.data[task].raw(split), answers):
-                    rows.append(self.run.row(report_as, task, split, part.metric, part.accuracy, part.rows, steps))
-        return rows
-
-    def remaining_rows(
-        self, report_as: str, task: str, ticket: Ticket | None, base: Ticket | None = None
-    ) -> list[dict[str, Any]]:
-        """What is left of all parameters, in %, and of the weights that may be pruned where single ones are."""
-        if ticket is not None and isinstance(ticket.space, WeightSpace):
-            ticket, base = None, ticket
-        remaining = weight_masks.remaining(self.space, ticket, base)
-        rows = [self.run.row(report_as, task, "all", "remaining", remaining, self.space.total)]
-        if base is not None:
-            kept, size = base.remaining_percent(), base.space.total
-            rows.append(self.run.row(report_as, task, "all", "weights_kept", kept, size))
-        return rows
-
-    def _metric_rows(
-        self, stage: str, task: str, split: str, metrics: dict[str, float], n: int, step: int
-    ) -> list[dict[str, Any]]:
-        values = {**metrics, "score": score(self.tasks[task], metrics)}
-        return [self.run.row(stage, task, split, name, value, n, step) for name, value in values.items()]
-
-    def selection_scores(self, model: MultiTaskModel, tasks: Sequence[str]) -> dict[str, float]:
-        pad = self.tokenizer.pad_token_id
-        return {
-            task: evaluate(model, self.tasks[task], self.data[task].selection, self.accelerator, pad).score
-            for task in tasks
-        }
 
     def batches(self, tasks: Sequence[str], settings: TrainSettings, seed: int) -> TaskBatches:
         return TaskBatches(

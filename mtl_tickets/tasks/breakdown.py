@@ -41,6 +41,8 @@ def broken_down(spec: TaskSpec, rows: Rows, predictions: np.ndarray) -> list[Par
     ``predictions``: label ids [rows]. What asks for a column that these rows were read without is left out: a file
     given by hand need not have it.
     """
+    if not spec.breakdown:
+        return []
     right = predictions == np.asarray(rows.labels)
     columns = {**rows.groups, "label": [rows.label_names[int(label)] for label in rows.labels or ()]}
     parts = []

@@ -1,5 +1,7 @@
 """Accuracy apart for groups of rows, from any kind of source."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -129,3 +131,11 @@ def test_a_part_is_read_again_from_its_metric(value):
 
 def test_other_metrics_are_of_no_part():
     assert [values_of(name) for name in ("accuracy", "score", "f1", "accuracy[")] == [None] * 4
+
+
+def test_a_task_that_asks_for_none_has_none(tmp_path):
+    spec = task(tmp_path, write(tmp_path, "tsv"), breakdown="[]")
+    assert broken_down(spec, read_rows(spec, "dev"), np.zeros(len(LINES))) == []
+    regression = spec.model_copy(update={"kind": "regression", "labels": []})
+    scored = dataclasses.replace(read_rows(spec, "dev"), labels=[0.5] * len(LINES), label_names=[])
+    assert broken_down(regression, scored, np.zeros(len(LINES))) == []

@@ -1,0 +1,99 @@
+"""Metric rows of what a run makes: of trained models, of what is left of them, and of what they have to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtl_tickets.evaluation.evaluate import evaluate, predictions, save_predictions
+from mtl_tickets.evaluation.yardsticks import YARDSTICKS
+from mtl_tickets.model import weight_masks
+from mtl_tickets.model.multitask import MultiTaskModel
+from mtl_tickets.tasks.breakdown import broken_down
+from mtl_tickets.tasks.metrics import compute, score
+from mtl_tickets.tickets.space import WeightSpace
+from mtl_tickets.tickets.ticket import Ticket
+
+if TYPE_CHECKING:
+    from mtl_tickets.recipes.workbench import Workbench
+
+
+def yardsticks(bench: Workbench, names: Sequence[str]) -> None:
+    """What a model has to beat, on the same rows."""
+    for name in names:
+        for task in bench.learned:
+
+            def yardstick_stage(folder: Path, name: str = name, task: str = task) -> dict[str, Any]:
+                bench.progress.stage(f"yardstick/{name}/{task}")
+                spec, data = bench.tasks[task], bench.data[task]
+                rows = []
+                for split in spec.dev_splits:
+                    questions = data.raw(split)
+                    answers = YARDSTICKS.get(name)(spec, data.raw("train"), questions)
+                    metrics = compute(spec, answers, np.asarray(questions.labels))
+                    rows += _metric_rows(bench, f"yardstick/{name}", task, split, metrics, len(data.dev[split]), 0)
+                return {"rows": rows}
+
+            bench.run.stage(f"yardstick/{name}/{task}", yardstick_stage)
+
+
+def evaluated(
+    bench: Workbench,
+    model: MultiTaskModel,
+    report_as: str,
+    tasks: Sequence[str],
+    history: list[dict[str, Any]],
+    steps: int,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """The rows of a trained model on its tasks, and on those that are answered by their heads: of every dev split,
+    and on selection rows the score of the last epoch. Answers go to ``folder``."""
+    pad = bench.tokenizer.pad_token_id
+    rows = []
+    for task in tasks:
+        chosen = bench.data[task].selection
+        if history:  # a training that ends within its first epoch has none
+            value = history[-1]["selection"][task]
+            rows.append(bench.run.row(report_as, task, "selection", "score", value, len(chosen), steps))
+    asked = [*tasks, *(extra for extra in bench.extra if bench.tasks[extra].head in tasks)]
+    for task in asked:
+        for split, encoded in bench.data[task].dev.items():
+            result = evaluate(model, bench.tasks[task], encoded, bench.accelerator, pad)
+            save_predictions(folder / f"predictions-{task}-{split}.safetensors", result)
+            rows += _metric_rows(bench, report_as, task, split, result.metrics, result.rows, steps)
+            answers = predictions(model, bench.tasks[task], result.logits)
+            for part in broken_down(bench.tasks[task], bench.data[task].raw(split), answers):
+                rows.append(bench.run.row(report_as, task, split, part.metric, part.accuracy, part.rows, steps))
+    return rows
+
+
+def remaining_rows(
+    bench: Workbench, report_as: str, task: str, ticket: Ticket | None, base: Ticket | None = None
+) -> list[dict[str, Any]]:
+    """What is left of all parameters, in %, and of the weights that may be pruned where single ones are."""
+    if ticket is not None and isinstance(ticket.space, WeightSpace):
+        ticket, base = None, ticket
+    remaining = weight_masks.remaining(bench.space, ticket, base)
+    rows = [bench.run.row(report_as, task, "all", "remaining", remaining, bench.space.total)]
+    if base is not None:
+        kept, size = base.remaining_percent(), base.space.total
+        rows.append(bench.run.row(report_as, task, "all", "weights_kept", kept, size))
+    return rows
+
+
+def _metric_rows(
+    bench: Workbench, stage: str, task: str, split: str, metrics: dict[str, float], n: int, step: int
+) -> list[dict[str, Any]]:
+    values = {**metrics, "score": score(bench.tasks[task], metrics)}
+    return [bench.run.row(stage, task, split, name, value, n, step) for name, value in values.items()]
+
+
+def selection_scores(bench: Workbench, model: MultiTaskModel, tasks: Sequence[str]) -> dict[str, float]:
+    pad = bench.tokenizer.pad_token_id
+    return {
+        task: evaluate(model, bench.tasks[task], bench.data[task].selection, bench.accelerator, pad).score
+        for task in tasks
+    }
