@@ -82,6 +82,16 @@ class Origin:
 PRETRAINED = Origin()
 
 
+def put_on_top(model: MultiTaskModel, stage: Path) -> None:
+    """Gives the model what a stage has kept of everything above its encoder: heads, and the pooler of an encoder that
+    has none of its own."""
+    kept = load_file(stage / "weights.safetensors")
+    above = {name: weight for name, weight in kept.items() if not name.startswith("encoder.")}
+    missing, unexpected = model.load_state_dict(above, strict=False)
+    lost = [*unexpected, *(name for name in missing if not name.startswith("encoder."))]
+    assert not lost, f"{stage} and the model differ in {lost}"
+
+
 def kept_weights(stage: Path, part: Literal["encoder", "heads"]) -> dict[str, torch.Tensor]:
     """The weights of a part of the model that a stage has kept, by their names in the part."""
     kept = load_file(stage / "weights.safetensors")

@@ -11,9 +11,12 @@ Liu et al., "A Win-win Deal: Towards Sparse and Robust Pre-trained Language Mode
 ``rising`` goes from a low sparsity to a high one within one mask training; ``starts`` trains masks from unfinished
 fine-tunings. Challenge sets are tasks of the experiment that are answered by another task's head.
 
-Deviations: the last state is evaluated, as everywhere in this package, not the best on dev; iterative pruning drops a
-tenth of all weights a round and each round is one training with a learning rate of its own. Published defects
-(METHODS 3.8) are off and have switches in ``compat``. The untrained head is kept with its mask, so that it reloads.
+Deviations: the last state is evaluated, as everywhere in this package, not the best on dev; a round of iterative
+pruning is a training of whole epochs with a learning rate of its own, and no rounds follow the largest sparsity asked
+for (published: ten rounds in the epochs of one training). Added rows of a challenge set have the first label of the
+other task that leads to theirs, unless ``added.<task>.labels`` says which (published: contradiction for HANS's
+non-entailment). Published defects (METHODS 3.8) are off and have switches in ``compat``. The untrained head is kept
+with its mask, so that it reloads.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from mtl_tickets.recipes.base import FULL, RECIPES, percent
-from mtl_tickets.recipes.debiased import ask_teacher, debiased
+from mtl_tickets.recipes.debiased import ask_teacher, bias_of, debiased
 from mtl_tickets.recipes.jobs import Origin, TaskObjective, Training
 from mtl_tickets.recipes.measured import yardsticks
 from mtl_tickets.recipes.overrides import TrainOverride
@@ -45,6 +48,9 @@ class Robust(RobustSettings):
     # -- the algorithm ------------------------------------------------------------------------------------------------
 
     def run(self, bench: Workbench) -> None:
+        if self.all_losses != {"standard"}:  # a bias model that is not for its task is refused before any training
+            for task in bench.learned:
+                bias_of(bench, task, self.bias[task])
         yardsticks(bench, self.yardsticks)
         bench.reached("yardsticks")
 

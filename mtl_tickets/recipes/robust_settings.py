@@ -122,13 +122,14 @@ class Rising(Settings):
 
     @property
     def name(self) -> str:
-        kind = "constant" if self.first == self.last else f"from{round(100 * self.first)}"
+        kind = "constant" if self.first == self.last else f"from{percent(self.first)}"
         return f"{kind}-{CODES[self.full]}-{CODES[self.loss]}"
 
     @property
     def heading(self) -> str:
-        how = "constant" if self.first == self.last else f"from {round(100 * self.first)} %"
-        return f"masks {how}, {SHORT[self.loss]}"
+        how = "constant" if self.first == self.last else f"from {percent(self.first)} %"
+        of = "" if self.full == "standard" else f" of {SHORT[self.full]}"
+        return f"masks {how}{of}, {SHORT[self.loss]}"
 
 
 class RobustSettings(RecipeSettings):
@@ -202,6 +203,12 @@ class RobustSettings(RecipeSettings):
             if name not in learned:
                 found.append((("added", name), "must be one of the tasks", name, nearest(name, learned)))
                 continue
+            if tasks[name].kind == "regression":
+                found.append((("added", name), "rows are added to tasks of classification", name, ""))
+                continue
+            if name in self.bias and self.bias[name].files().get("file") is not None:
+                rule = "a file has the bias of the task's own rows, not of added ones"
+                found.append((("added", name), rule, added.task, "have the bias from another kind of model"))
             asked = {other: spec for other, spec in tasks.items() if spec.head == name}
             if added.task not in asked:
                 rule = f"must be one of the tasks that are answered by the head of {name}"
@@ -245,7 +252,7 @@ class RobustSettings(RecipeSettings):
         for loss in self.untrained:
             yield f"untrained-{CODES[loss]}"
         for rise in self.rising:
-            yield rise.name
+            yield f"{rise.name}/{percent(rise.last)}"
 
     @property
     def stages(self) -> tuple[str, ...]:

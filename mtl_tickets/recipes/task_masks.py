@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from mtl_tickets.files import written_whole
 from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.model.weight_masks import write_zeros
-from mtl_tickets.recipes.jobs import PRETRAINED, Origin, TaskObjective, kept_weights
+from mtl_tickets.recipes.jobs import PRETRAINED, Origin, TaskObjective, put_on_top
 from mtl_tickets.recipes.measured import evaluated, remaining_rows, selection_scores
 from mtl_tickets.recipes.run_directory import CHECKPOINT
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
@@ -101,6 +101,8 @@ def train_task_masks(bench: Workbench, training: TaskMasks) -> Ticket:
         rows = evaluated(bench, model, training.report_as, (training.task,), result.history, result.steps, folder)
         rows += remaining_rows(bench, training.report_as, training.task, None, of_encoder(ticket))
         ticket.save(folder / TICKET)
+        # without the head's matrix, what other recipes can take as a base
+        of_encoder(ticket).save(bench.run.path / "tickets" / training.report_as.replace("/", "-") / training.task)
         with written_whole(folder / WEIGHTS) as part:
             save_file({name: weight.contiguous() for name, weight in model.state_dict().items()}, part)
         bench.run.log(f"{training.stage}: {result.steps} steps, {result.seconds:.1f} s")
@@ -123,7 +125,7 @@ def _start(bench: Workbench, training: TaskMasks) -> MultiTaskModel:
     model = bench.start((training.task,)).rewound()
     training.origin.put_into(model.encoder, bench.run.path / "stages")
     if training.heads_from:
-        model.heads.load_state_dict(kept_weights(bench.run.stage_folder(training.heads_from), "heads"))
+        put_on_top(model, bench.run.stage_folder(training.heads_from))
     return model
 
 

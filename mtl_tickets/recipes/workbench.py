@@ -17,7 +17,7 @@ from mtl_tickets.model.encoders import encoder_hash, read_config
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
 from mtl_tickets.model.settings import EncoderSettings
 from mtl_tickets.progress import Progress
-from mtl_tickets.recipes.jobs import PRETRAINED, Start, StoppedAfter, Training, kept_weights
+from mtl_tickets.recipes.jobs import PRETRAINED, Start, StoppedAfter, Training, put_on_top
 from mtl_tickets.recipes.made_from import MadeFrom
 from mtl_tickets.recipes.measured import evaluated, remaining_rows, selection_scores
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
@@ -70,6 +70,8 @@ class Workbench:
         self._start: tuple[tuple[str, ...], Start] | None = None
         self._known: tuple[StructuredSpace, str] | None = None
         self.made_from = MadeFrom(self)
+        # what a recipe has made once and needs again, by its name
+        self.made: dict[str, Any] = {}
         # steps of each training that progress has been told of; a worker starts with its parent's
         self.counted: dict[str, int] = {}
 
@@ -236,7 +238,7 @@ class Workbench:
         if training.origin != PRETRAINED:
             what["origin"] = asdict(training.origin)
         if training.heads_from:
-            model.heads.load_state_dict(kept_weights(self.run.stage_folder(training.heads_from), "heads"))
+            put_on_top(model, self.run.stage_folder(training.heads_from))
             what["heads_from"] = training.heads_from
         objective = training.objective
         if objective is not None:

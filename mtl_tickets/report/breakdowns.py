@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mtl_tickets.evaluation.records import Row, one
+from mtl_tickets.evaluation.records import Row
 from mtl_tickets.report.runs import Run
 from mtl_tickets.report.tables import Cell
 from mtl_tickets.tasks.breakdown import values_of
@@ -50,5 +50,4 @@ def breakdowns(runs: Sequence[Run], headings: Mapping[str, str]) -> tuple[Breakd
 
 
 def _cell(runs: Sequence[Run], stage: str, task: str, split: str, metric: str) -> Cell:
-    which = {"stage": stage, "task": task, "split": split, "metric": metric}
-    return Cell(tuple(100 * one(run.rows, seed=run.seed, **which).value for run in runs))
+    return Cell(tuple(100 * run.row(stage, task, split, metric).value for run in runs))

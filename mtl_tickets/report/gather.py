@@ -31,6 +31,7 @@ from mtl_tickets.report.tables import (
     evaluation_only,
     language_modelling,
 )
+from mtl_tickets.tasks.breakdown import values_of
 
 SCORED = ("score", "remaining", "loss")
 
@@ -200,7 +201,8 @@ def _task(first: Run, used: Sequence[Run], task: str) -> TaskFacts:
     spec = _specs(used).get(task, {})
     rows = [row for row in first.rows if row.task == task]
     counts = {row.split: row.n for row in rows if row.metric == "score"}
-    metrics = (row.metric for row in rows if row.split in first.splits[task] and row.metric != "score")
+    of_all = (row for row in rows if row.split in first.splits[task] and values_of(row.metric) is None)
+    metrics = (row.metric for row in of_all if row.metric != "score")
     return TaskFacts(
         task,
         str(spec.get("description", "")),

@@ -16,6 +16,7 @@ from mtl_tickets.evaluation.statistics import holm
 from mtl_tickets.evaluation.verdicts import RowContrast, compare_all_on_rows
 from mtl_tickets.report.data import Difference, Method, OnRows, RightOrWrong, RowJudgement
 from mtl_tickets.report.runs import Run
+from mtl_tickets.tasks.breakdown import values_of
 from mtl_tickets.tasks.metrics import METRICS
 
 Against = Mapping[str, Sequence[str]]
@@ -94,7 +95,7 @@ def _metrics(run: Run, stage: str, task: str) -> list[str]:
     """The names of the task's metrics, from its rows: those of which a score is the mean, and errors."""
     split = run.splits[task][0]
     rows = (row for row in run.rows if (row.stage, row.task, row.split) == (stage, task, split))
-    return [row.metric for row in rows if row.metric != "score"]
+    return [row.metric for row in rows if row.metric != "score" and values_of(row.metric) is None]
 
 
 def _set(runs: Sequence[Run], stages: Mapping[str, str], task: str, split: str, metrics: Sequence[str]) -> RowSet:

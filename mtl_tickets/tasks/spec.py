@@ -91,14 +91,19 @@ class TaskSpec(Settings):
         Raises ConfigError where there is none.
         """
         here = self.ids_from_head(head_labels)
-        found, problems = [], []
+        found = []
+        problems = [
+            Problem("must be a label of this task", self.name, found=label, hint=nearest(label, self.labels))
+            for label in names
+            if label not in self.labels
+        ]
         for number, label in enumerate(self.labels):
             name = names.get(label)
-            if name is not None and name not in head_labels:
-                hint = nearest(name, list(head_labels))
-                problems.append(Problem(f"must be a label of head {self.head!r}", self.name, label, name, hint))
-                continue
             leading = np.flatnonzero(here == number)
+            if name is not None and name not in (valid := [head_labels[i] for i in leading.tolist()]):
+                rule = f"must be a label of head {self.head!r} that leads to this one"
+                problems.append(Problem(rule, self.name, label, name, nearest(name, valid)))
+                continue
             if name is None and not len(leading):
                 problems.append(Problem(f"no label of head {self.head!r} leads to this one", self.name, found=label))
                 continue

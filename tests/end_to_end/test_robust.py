@@ -12,7 +12,9 @@ from mtl_tickets.evaluation.evaluate import evaluate
 from mtl_tickets.experiment import load_experiment
 from mtl_tickets.model.encoders import load_encoder
 from mtl_tickets.progress import Silent
+from mtl_tickets.recipes.base_ticket import read_base
 from mtl_tickets.recipes.run_directory import RunDirectory
+from mtl_tickets.recipes.task_masks import of_encoder
 from mtl_tickets.report.content import document
 from mtl_tickets.report.gather import gather
 from mtl_tickets.report.html import page
@@ -244,6 +246,28 @@ def test_training_rows_of_a_challenge_set_can_be_added(world, finished, tmp_path
     assert texts == [" ".join(column[i] for column in raw.texts) for i in (0, 38, 49)]
 
 
+def test_a_bias_model_that_is_not_for_its_task_is_refused_before_any_training(world, tmp_path):
+    loaded = load_experiment(world, [f"output={tmp_path}", "recipe.bias={same: {kind: word_overlap, against: maybe}}"])
+    with pytest.raises(ConfigError, match="maybe"):
+        run_experiment(loaded, seeds=[1])
+    assert not [*(loaded.folder / "seed-1" / "stages").rglob("done.json")]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [("{yess: no}", "must be a label of this task"), ("{yes: no}", "that leads to this one")]
+)
+def test_added_rows_keep_a_label_that_leads_to_theirs(world, tmp_path, labels, message):
+    loaded = load_experiment(world, [f"output={tmp_path}", f"recipe.added={{same: {{task: odd, labels: {labels}}}}}"])
+    with pytest.raises(ConfigError, match=message):
+        run_experiment(loaded, seeds=[1])
+
+
+def test_masks_are_tickets_that_can_be_a_base(finished):
+    for size in (30, 50):
+        found = read_base(finished.path / "tickets" / f"masks-std-poe-{size}" / "same")
+        assert found == of_encoder(ticket(finished, f"masks-std-poe/{size}/same"))
+
+
 def test_a_run_that_is_stopped_and_resumed_is_the_same_run(world, finished, tmp_path):
     loaded = load_experiment(world, [f"output={tmp_path}"])
     for stage in ("full", "after", "untrained"):
@@ -261,6 +285,10 @@ def test_a_run_that_is_stopped_and_resumed_is_the_same_run(world, finished, tmp_
         (["tasks=[likeness]", "recipe.bias={likeness: {kind: word_overlap}}"], "regression has no model of its bias"),
         (["recipe.added={same: {task: od}}"], "did you mean 'odd'"),
         (["recipe.added={sam: {task: odd}}"], "did you mean 'same'"),
+        (
+            ["recipe.added={same: {task: odd}}", "recipe.bias={same: {kind: file, file: some.tsv}}"],
+            "the bias of the task's own rows",
+        ),
         (["recipe.sparsities=[0.35]"], "must be a multiple of 0.1"),
         (["recipe.sparsities=[0.5, 0.3]"], "must rise"),
         (["recipe.starts=[1.5]"], "must be above 0 and below 1"),

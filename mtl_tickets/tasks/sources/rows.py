@@ -54,6 +54,9 @@ class Rows:
     def followed_by(self, other: Rows, label_ids: np.ndarray) -> Rows:
         """These rows, then those of ``other``, whose label i is ``label_ids[i]`` here; without groups."""
         assert self.labels is not None and other.labels is not None
+        if len(self.texts) != len(other.texts):
+            rule = f"rows that are added to those of {self.file} must have as many texts, {len(self.texts)}"
+            raise DataError(Problem(rule, file=other.file, found=len(other.texts)))
         return dataclasses.replace(
             self,
             texts=[one + more for one, more in zip(self.texts, other.texts, strict=True)],
