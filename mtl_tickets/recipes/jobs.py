@@ -76,7 +76,7 @@ class Origin:
             for layer, source in zip(layers, shuffled_order(len(layers), self.seed), strict=True):
                 layer.load_state_dict(weights[source], strict=False)
         elif self.kind == "stage":
-            encoder.load_state_dict(kept_weights(folder / self.stage, "encoder"))
+            encoder.load_state_dict(kept_encoder(folder / self.stage))
 
 
 PRETRAINED = Origin()
@@ -92,10 +92,10 @@ def put_on_top(model: MultiTaskModel, stage: Path) -> None:
     assert not lost, f"{stage} and the model differ in {lost}"
 
 
-def kept_weights(stage: Path, part: Literal["encoder", "heads"]) -> dict[str, torch.Tensor]:
-    """The weights of a part of the model that a stage has kept, by their names in the part."""
+def kept_encoder(stage: Path) -> dict[str, torch.Tensor]:
+    """The weights of the encoder that a stage has kept, by their names in it."""
     kept = load_file(stage / "weights.safetensors")
-    return {name.removeprefix(f"{part}."): w for name, w in kept.items() if name.startswith(f"{part}.")}
+    return {name.removeprefix("encoder."): w for name, w in kept.items() if name.startswith("encoder.")}
 
 
 def shuffled_order(layers: int, seed: int) -> list[int]:

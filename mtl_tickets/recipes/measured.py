@@ -64,6 +64,8 @@ def evaluated(
             result = evaluate(model, bench.tasks[task], encoded, bench.accelerator, pad)
             save_predictions(folder / f"predictions-{task}-{split}.safetensors", result)
             rows += _metric_rows(bench, report_as, task, split, result.metrics, result.rows, steps)
+            if not bench.tasks[task].breakdown:  # texts are looked up for nothing else
+                continue
             answers = predictions(model, bench.tasks[task], result.logits)
             for part in broken_down(bench.tasks[task], bench.data[task].raw(split), answers):
                 rows.append(bench.run.row(report_as, task, split, part.metric, part.accuracy, part.rows, steps))
