@@ -30,7 +30,7 @@ def study_table(study: StudyData, command: str) -> str:
 
 
 def _point(report: ReportData) -> Iterable[str]:
-    yield _run_with(report)
+    yield escaped(report.runs[0].made_on)
     yield from report.missing
     for judgement in report.judgements:
         yield f"**Against {escaped(judgement.baseline)}**, from the best average to the worst:"
@@ -57,12 +57,6 @@ def _point(report: ReportData) -> Iterable[str]:
 
 def _sentences(items: Iterable[Difference]) -> str:
     return "\n".join(f"- {escaped(item.sentence)}." for item in items)
-
-
-def _run_with(report: ReportData) -> str:
-    run = report.runs[0]
-    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    return f"Run on {escaped(run.device)}; {escaped(versions)}."
 
 
 def main() -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MLM, HELD_OUT = "mlm", "held_out"
 # the stage of the whole encoder, that sub-networks are held against
 FULL = "full"
+# the metric of a score on rows a model was trained on
+TRAIN_SCORE = "train_score"
 
 RECIPES: Registry[type[RecipeSettings]] = Registry("recipe", "mtl_tickets.recipes")
 

@@ -141,8 +141,9 @@ class Training:
     ``base``: a ticket of single weights, under which all tasks see the encoder. ``prune``: draws the next one from
     what was learned. Its rows go under ``report_as``. ``until``: the optimiser steps after which it ends, None: all.
     ``horizon``: over how many such trainings the learning rate falls. ``heads_from``: the stage whose kept heads it
-    starts with in place of fresh ones. ``objective``: None for the tasks' own losses. ``keep_weights`` keeps what it
-    learned for a later stage, ``keep_model`` is the folder of a model for use.
+    starts with in place of fresh ones. ``objective``: None for the tasks' own losses. ``fit``: it is evaluated on rows
+    it was trained on, too. ``keep_weights`` keeps what it learned for a later stage, ``keep_model`` is the folder of a
+    model for use.
     """
 
     stage: str
@@ -157,6 +158,7 @@ class Training:
     horizon: int = 1
     heads_from: str = ""
     objective: TaskObjective | None = None
+    fit: bool = False
     keep_weights: bool = False
     keep_model: Path | None = None
 

@@ -49,6 +49,8 @@ class MadeFrom:
             work.append(["prune", prune.space.to_json(), prune.dropped, prune.allocation])
         if training.objective is not None:
             work.append(["objective", training.objective.digest])
+        if training.fit:
+            work.append("fit")
         if training.origin != PRETRAINED:
             work.append(["origin", asdict(training.origin)])
         for before in filter(None, (training.origin.stage, training.heads_from)):

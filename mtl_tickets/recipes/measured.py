@@ -12,7 +12,10 @@ from mtl_tickets.evaluation.evaluate import evaluate, predictions, save_predicti
 from mtl_tickets.evaluation.yardsticks import YARDSTICKS
 from mtl_tickets.model import weight_masks
 from mtl_tickets.model.multitask import MultiTaskModel
+from mtl_tickets.recipes.base import TRAIN_SCORE
+from mtl_tickets.scoring.engine import sample_rows
 from mtl_tickets.tasks.breakdown import broken_down
+from mtl_tickets.tasks.data import SPLIT_SEED
 from mtl_tickets.tasks.metrics import compute, score
 from mtl_tickets.tickets.space import WeightSpace
 from mtl_tickets.tickets.ticket import Ticket
@@ -48,9 +51,11 @@ def evaluated(
     history: list[dict[str, Any]],
     steps: int,
     folder: Path,
+    fit: bool = False,
 ) -> list[dict[str, Any]]:
     """The rows of a trained model on its tasks, and on those that are answered by their heads: of every dev split,
-    and on selection rows the score of the last epoch. Answers go to ``folder``."""
+    and on selection rows the score of the last epoch. Answers go to ``folder``. ``fit``: also their scores on training
+    rows, by which one sees how far the model is better on what it knows."""
     pad = bench.tokenizer.pad_token_id
     rows = []
     for task in tasks:
@@ -58,6 +63,9 @@ def evaluated(
         if history:  # a training that ends within its first epoch has none
             value = history[-1]["selection"][task]
             rows.append(bench.run.row(report_as, task, "selection", "score", value, len(chosen), steps))
+        if fit:
+            value, sampled = training_score(bench, model, task)
+            rows.append(bench.run.row(report_as, task, "train", TRAIN_SCORE, value, sampled, steps))
     asked = [*tasks, *(extra for extra in bench.extra if bench.tasks[extra].head in tasks)]
     for task in asked:
         for split, encoded in bench.data[task].dev.items():
@@ -84,6 +92,15 @@ def remaining_rows(
         kept, size = base.remaining_percent(), base.space.total
         rows.append(bench.run.row(report_as, task, "all", "weights_kept", kept, size))
     return rows
+
+
+def training_score(bench: Workbench, model: MultiTaskModel, task: str) -> tuple[float, int]:
+    """The score on training rows, as many as there are selection rows and the same in every run; and how many."""
+    data = bench.data[task]
+    sample = sample_rows(data.train, len(data.selection), SPLIT_SEED)
+    return evaluate(model, bench.tasks[task], sample, bench.accelerator, bench.tokenizer.pad_token_id).score, len(
+        sample
+    )
 
 
 def _metric_rows(

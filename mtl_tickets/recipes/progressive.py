@@ -138,6 +138,10 @@ class Progressive(RecipeSettings):
             for method in self.methods
         }
 
+    @property
+    def sections(self) -> tuple[str, ...]:
+        return (*super().sections, "overfitting")
+
     # -- the algorithm ------------------------------------------------------------------------------------------------
 
     def run(self, bench: Workbench) -> None:
@@ -187,7 +191,7 @@ class Progressive(RecipeSettings):
 
     def _teacher(self, task: str) -> Training:
         settings = self.per_task.get(task, TrainOverride()).on(self.train)
-        return Training(f"full/{task}", FULL, (task,), settings, keep_weights=True)
+        return Training(f"full/{task}", FULL, (task,), settings, fit=True, keep_weights=True)
 
     def _student(
         self, bench: Workbench, method: Method, space: UnitSpace, sparsity: float, task: str

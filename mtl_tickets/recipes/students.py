@@ -10,16 +10,14 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from mtl_tickets.evaluation.evaluate import evaluate
 from mtl_tickets.files import digest
 from mtl_tickets.model.compact import compact
 from mtl_tickets.model.grafting import Grafted
 from mtl_tickets.model.multitask import MultiTaskModel
-from mtl_tickets.recipes.measured import evaluated, remaining_rows, selection_scores
+from mtl_tickets.recipes.measured import evaluated, remaining_rows, selection_scores, training_score
 from mtl_tickets.recipes.run_directory import CHECKPOINT
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
-from mtl_tickets.scoring.engine import ScoreSettings, sample_rows, score_tasks
-from mtl_tickets.tasks.data import SPLIT_SEED
+from mtl_tickets.scoring.engine import ScoreSettings, score_tasks
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.space import StructuredSpace, UnitSpace, WeightSpace
 from mtl_tickets.tickets.ticket import Ticket
@@ -137,11 +135,8 @@ def train_student(bench: Workbench, training: StudentTraining) -> None:
         )
         if isinstance(pruned, PrunedUnits):
             model = compact(model)
-        rows = evaluated(bench, model, training.report_as, (task,), result.history, result.steps, folder)
+        rows = evaluated(bench, model, training.report_as, (task,), result.history, result.steps, folder, fit=True)
         rows += remaining_rows(bench, training.report_as, task, ticket)
-        last, sampled = result.history[-1], len(training_sample(bench, task))
-        value = last["train"][task]
-        rows.append(bench.run.row(training.report_as, task, "train", "train_score", value, sampled, result.steps))
         if training.keep_ticket:
             ticket.save(training.keep_ticket)
         if training.keep_model:
@@ -190,11 +185,9 @@ def trained_student(
 
     def on_epoch(epoch: int) -> dict[str, Any]:
         done = total_steps(source, settings.model_copy(update={"epochs": epoch + 1}))
-        sample = training_sample(bench, task)
-        pad = bench.tokenizer.pad_token_id
         return {
             "selection": selection_scores(bench, student, [task]),
-            "train": {task: evaluate(student, bench.tasks[task], sample, bench.accelerator, pad).score},
+            "train": {task: training_score(bench, student, task)[0]},
             "sparsity": pruned.sparsity(),
             "rate": training.rate(done - 1, steps),
         }
@@ -216,9 +209,3 @@ def trained_student(
         until=until,
     )
     return student, pruned, result
-
-
-def training_sample(bench: Workbench, task: str) -> Any:
-    """As many training rows as there are selection rows, the same in every run."""
-    data = bench.data[task]
-    return sample_rows(data.train, len(data.selection), SPLIT_SEED)

@@ -178,7 +178,7 @@ class Workbench:
         def fine_tune_stage(folder: Path) -> dict[str, Any]:
             self.progress.stage(stage)
             model, result = self.trained(training)
-            rows = evaluated(self, model, training.report_as, tasks, result.history, result.steps, folder)
+            rows = evaluated(self, model, training.report_as, tasks, result.history, result.steps, folder, training.fit)
             for task in tasks:
                 rows += remaining_rows(self, training.report_as, task, (tickets or {}).get(task), base)
             if training.prune is not None:

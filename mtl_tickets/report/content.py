@@ -32,6 +32,7 @@ from mtl_tickets.report.document import (
     TableRow,
     Text,
 )
+from mtl_tickets.report.overfitting_content import overfitting
 from mtl_tickets.report.row_content import on_other_rows
 from mtl_tickets.report.run_content import cost, training, what_was_run
 from mtl_tickets.report.sparsity_content import sparsity, transfer
@@ -73,6 +74,7 @@ def _of_recipe(name: str, data: ReportData) -> tuple[str, tuple[Block, ...]]:
     title, blocks = {
         "sparsity": ("Sparsity", sparsity),
         "transfer": ("Transfer", transfer),
+        "overfitting": ("Overfitting", overfitting),
         "ladders": ("Phase transition", _ladders),
         "choice": ("Honest choice", honest_choice),
         "tickets": ("Tickets", tickets),

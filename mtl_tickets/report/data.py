@@ -331,6 +331,10 @@ class SeedFacts:
     device: str
     versions: Mapping[str, str]
 
+    @property
+    def made_on(self) -> str:
+        return f"Run on {self.device}; {', '.join(f'{name} {version}' for name, version in self.versions.items())}."
+
 
 @dataclass(frozen=True)
 class ReportData:
@@ -348,6 +352,8 @@ class ReportData:
     on_rows: OnRows | None
     curves: tuple[Curve, ...]
     transfers: tuple[Transfer, ...]
+    overfitting: tuple[Curve, ...]
+    """Of training less dev score."""
     ladders: tuple[Ladder, ...]
     all_rungs: bool
     """Whether every rung was trained to the end; else the hopeless were stopped early and are not shown."""

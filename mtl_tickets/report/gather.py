@@ -22,7 +22,7 @@ from mtl_tickets.report.keeping import tickets_of
 from mtl_tickets.report.row_findings import on_rows
 from mtl_tickets.report.runs import Run, fullest, read_runs
 from mtl_tickets.report.stage_costs import stage_costs
-from mtl_tickets.report.subnetworks import curves, transfers
+from mtl_tickets.report.subnetworks import curves, gaps, transfers
 from mtl_tickets.report.tables import (
     AVERAGE,
     REMAINING,
@@ -79,6 +79,7 @@ def gather(place: str | Path, baselines: Sequence[str] = (), seeds: Sequence[int
         on_rows=on_rows(used, methods, {item.baseline: [m.method for m in item.average] for item in judged}),
         curves=curves(used, headings) if pruned else (),
         transfers=transfers(used, headings) if pruned else (),
+        overfitting=gaps(used, headings) if "overfitting" in recipe.sections else (),
         ladders=ladders(used, all_rungs),
         all_rungs=all_rungs,
         optimism=optimism(used, methods),

@@ -161,7 +161,13 @@ def _at(best: Highest | None, strictest: Highest | None) -> str:
 
 
 def _numbers(item: Curve) -> Table:
-    """A line for each size, from the full model on."""
+    what = "loss" if item.less_is_better else "score"
+    sign = f"; {MATCHES} matches" if item.highest else ""
+    return over_sizes(item, f": {what} by sparsity{over([0] * len(item.full))}{sign}")
+
+
+def over_sizes(item: Curve, about: str) -> Table:
+    """A line for each size, from the full model on. ``about``: the caption, after the task's name."""
     decimals = 3 if item.less_is_better else 1
     sizes = sorted({one.percent for one in item.found}, key=float)
     by_name = {(one.kind, one.percent): one for one in item.found}
@@ -174,11 +180,8 @@ def _numbers(item: Curve) -> Table:
             for one in found
         )
         rows.append(TableRow(f"{percent} %", (TableCell(f"{sum(kept) / len(kept):.1f}"), *map(TableCell, cells))))
-    what = "loss" if item.less_is_better else "score"
-    sign = f"; {MATCHES} matches" if item.highest else ""
-    caption = (Said(item.task), f": {what} by sparsity{over([0] * len(item.full))}{sign}")
     headings: tuple[Text, ...] = ("sparsity", "parameters kept %", *(Said(item.names[kind]) for kind in item.kinds))
-    return Table(caption, headings, tuple(rows))
+    return Table((Said(item.task), about), headings, tuple(rows))
 
 
 # -- on other tasks ----------------------------------------------------------------------------------------------------

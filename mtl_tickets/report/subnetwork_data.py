@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from mtl_tickets.evaluation.matching import Highest
 from mtl_tickets.report.tables import spread
 
+# the metric of curves of overfitting
+GAP = "gap"
+
 
 @dataclass(frozen=True)
 class Subnetwork:
@@ -45,7 +48,7 @@ class Curve:
 
     task: str
     metric: str
-    """``score``, or ``loss``, of which less is better."""
+    """``score``; ``loss``, of which less is better; or ``gap``: the score on training rows less that on dev rows."""
     full: tuple[float, ...]
     found: tuple[Subnetwork, ...]
     names: Mapping[str, str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtl_tickets.report.drawing import DASHES, INK, LINE, MARKERS, MUTED, PAPER, SERIES, Drawing, draw, slug
-from mtl_tickets.report.subnetwork_data import Curve, Moved, Transfer
+from mtl_tickets.report.subnetwork_data import GAP, Curve, Moved, Transfer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,12 +21,13 @@ CELL = (0.58, 0.34)
 # the shade of the largest difference: light enough for the number on it
 SHADE = 0.42
 AS_GOOD = "◆"
+LABELS = {"score": "score", "loss": "loss", GAP: "training less dev score"}
 BETTER, WORSE = SERIES[0], SERIES[1]
 
 
 def curve(found: Curve) -> Drawing:
-    """Score (or loss) over the share that is dropped, mean and standard deviation over seeds, beside the full model and
-    the band of its deviation. What does not match has a hollow marker."""
+    """Score (or loss, or gap) over the share that is dropped, mean and standard deviation over seeds, beside the full
+    model and the band of its deviation. What does not match has a hollow marker."""
     names = [found.names[kind] for kind in found.kinds]
     half = -(-len(names) // 2)
     beside = len(names) > 1 and sum(max(map(len, part)) for part in (names[:half], names[half:])) <= LEGEND
@@ -45,14 +46,15 @@ def curve(found: Curve) -> Drawing:
         axes.plot([0], [found.mean], marker="*", markersize=9, color=INK, linestyle="none")
         axes.set_title(found.task, loc="left")
         axes.set_xlabel("dropped, % of what can be")
-        axes.set_ylabel("loss" if found.less_is_better else "score")
+        axes.set_ylabel(LABELS[found.metric])
         axes.set_xlim(left=-4)
         figure.legend(
             *axes.get_legend_handles_labels(), loc="outside lower left", ncols=2 if beside else 1, fontsize=7.5,
             handlelength=1.8, handletextpad=0.5, columnspacing=1.0,
         )  # fmt: skip
 
-    return draw(f"sparsity-{slug(found.task)}", PANEL[0], PANEL[1] + 0.17 * (lines - 1), paint)
+    section = "overfitting" if found.metric == GAP else "sparsity"
+    return draw(f"{section}-{slug(found.task)}", PANEL[0], PANEL[1] + 0.17 * (lines - 1), paint)
 
 
 def _line(axes: Axes, found: Curve, kind: str, number: int, aside: float) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mtl_tickets.evaluation.matching import Matching, highest, matching, universal
 from mtl_tickets.evaluation.statistics import ROUNDING
-from mtl_tickets.recipes.base import FULL, HELD_OUT, MLM
+from mtl_tickets.recipes.base import FULL, HELD_OUT, MLM, TRAIN_SCORE
 from mtl_tickets.report.runs import Run
-from mtl_tickets.report.subnetwork_data import Curve, Moved, Source, Subnetwork, Transfer
+from mtl_tickets.report.subnetwork_data import GAP, Curve, Moved, Source, Subnetwork, Transfer
 from mtl_tickets.report.tables import AVERAGE
 
 # the kind that a task's own ticket is of, and those that are found on no task
@@ -34,11 +34,22 @@ def curves(runs: Sequence[Run], headings: Mapping[str, str]) -> tuple[Curve, ...
 
     Raises :class:`CheckpointError` where a finished run lacks a row.
     """
+    return _curves(runs, headings, _tasks(runs), _metric)
+
+
+def gaps(runs: Sequence[Run], headings: Mapping[str, str]) -> tuple[Curve, ...]:
+    """The same of the score on training rows less that on dev rows, for the tasks; nothing of it matches."""
+    return _curves(runs, headings, runs[0].learned, lambda task: GAP)
+
+
+def _curves(
+    runs: Sequence[Run], headings: Mapping[str, str], tasks: Sequence[str], metric: Callable[[str], str]
+) -> tuple[Curve, ...]:
     due = _due(runs, headings)
     sizes = _sizes(due)
     names = kind_names(headings)
     names |= {kind: kind.replace("_", " ") for kind in sizes if kind not in names}
-    found = {task: _curve(runs, task, sizes, names, due) for task in _tasks(runs) if (FULL, task) in due}
+    found = {task: _curve(runs, task, metric(task), sizes, names, due) for task in tasks if (FULL, task) in due}
     of_tasks = [found[task] for task in runs[0].learned if task in found]
     average = [_average(of_tasks)] if 1 < len(of_tasks) == len(runs[0].learned) else []
     return tuple(curve for curve in (*average, *found.values()) if curve.found)
@@ -111,7 +122,8 @@ def _sizes(due: Pairs) -> dict[str, list[str]]:
 def _value(run: Run, stage: str, task: str, metric: str) -> float:
     if task == MLM:
         return run.row(stage, MLM, HELD_OUT, metric).value
-    return statistics.fmean(run.row(stage, task, split, "score").value for split in run.splits[task])
+    dev = statistics.fmean(run.row(stage, task, split, "score").value for split in run.splits[task])
+    return run.row(stage, task, "train", TRAIN_SCORE).value - dev if metric == GAP else dev
 
 
 def _metric(task: str) -> str:
@@ -122,21 +134,26 @@ def _metric(task: str) -> str:
 
 
 def _curve(
-    runs: Sequence[Run], task: str, sizes: Mapping[str, Sequence[str]], names: Mapping[str, str], due: Pairs
+    runs: Sequence[Run],
+    task: str,
+    metric: str,
+    sizes: Mapping[str, Sequence[str]],
+    names: Mapping[str, str],
+    due: Pairs,
 ) -> Curve:
-    full = tuple(_value(run, FULL, task, _metric(task)) for run in runs)
+    full = tuple(_value(run, FULL, task, metric) for run in runs)
     found = [
-        _subnetwork(runs, kind, percent, task, full)
+        _subnetwork(runs, kind, percent, task, metric, full)
         for kind, of_kind in sizes.items()
         for percent in of_kind
         if (f"{kind}/{percent}", task) in due
     ]
     decided: dict[str, dict[float, Matching]] = {}
-    for item in found:
+    for item in found if metric != GAP else ():
         decided.setdefault(item.kind, {})[float(item.percent)] = matching(item.values, full, task == MLM)
     return Curve(
         task,
-        _metric(task),
+        metric,
         full,
         tuple(found),
         names,
@@ -145,20 +162,22 @@ def _curve(
     )
 
 
-def _subnetwork(runs: Sequence[Run], kind: str, percent: str, task: str, full: Sequence[float]) -> Subnetwork:
+def _subnetwork(
+    runs: Sequence[Run], kind: str, percent: str, task: str, metric: str, full: Sequence[float]
+) -> Subnetwork:
     stage = f"{kind}/{percent}"
     # tickets of heads and blocks say nothing of single weights
     kept = "weights_kept" if any(run.has(stage, task, "all", "weights_kept") for run in runs) else "remaining"
-    values = tuple(_value(run, stage, task, _metric(task)) for run in runs)
-    found = matching(values, full, task == MLM)
+    values = tuple(_value(run, stage, task, metric) for run in runs)
+    verdict = matching(values, full, task == MLM) if metric != GAP else None
     return Subnetwork(
         kind,
         percent,
         tuple(100 - run.row(stage, task, "all", kept).value for run in runs),
         tuple(run.row(stage, task, "all", "remaining").value for run in runs),
         values,
-        found.matches,
-        found.reaches,
+        verdict.matches if verdict else None,
+        verdict.reaches if verdict else None,
     )
 
 
@@ -168,7 +187,7 @@ def _average(found: Sequence[Curve]) -> Curve:
     same = [[of_task[name] for of_task in by_name] for name in by_name[0] if all(name in of for of in by_name)]
     return Curve(
         AVERAGE,
-        "score",
+        found[0].metric,
         _means([curve.full for curve in found]),
         tuple(
             Subnetwork(

@@ -20,12 +20,14 @@ from mtl_tickets.model.weight_masks import weight_space_of, weights_in
 from mtl_tickets.progress import Silent
 from mtl_tickets.recipes.run_directory import RunDirectory
 from mtl_tickets.recipes.students import trained_student
+from mtl_tickets.report.gather import gather
+from mtl_tickets.report.tables import AVERAGE
 from mtl_tickets.report.write import write_report
 from mtl_tickets.running import open_workbench, run_experiment
 from mtl_tickets.tickets.ticket import Ticket
 from tests.end_to_end.world import write_world
 
-TASKS = ("feelings", "likeness", "same")
+TASKS = ("likeness", "same")
 METHODS = ("progressive", "distillation", "grafting", "magnitude")
 TRAIN = {"epochs": 2, "optimiser": {"lr": 1e-3}, "batches": {"size": 16}}
 RECIPE = {
@@ -107,7 +109,7 @@ def test_what_is_the_teacher_s_stays_as_it_was_taught(finished):
 
 
 def test_methods_differ_in_what_they_are_told_to(finished):
-    found = {method: student(finished, f"{method}/70", "feelings").state_dict() for method in METHODS}
+    found = {method: student(finished, f"{method}/70", "same").state_dict() for method in METHODS}
     name = "encoder.encoder.layer.0.output.dense.weight"
     assert len({float(state[name].abs().sum()) for state in found.values()}) == len(METHODS)
     steps = {row["step"] for row in finished.rows if "/" in row["stage"] and row["step"] and row["task"] == "same"}
@@ -116,13 +118,13 @@ def test_methods_differ_in_what_they_are_told_to(finished):
 
 def test_the_history_tells_how_a_student_came_about(finished):
     for method, rate in (("progressive", 0.5), ("magnitude", 1.0)):
-        history = read_json(finished.path / f"stages/student/{method}/70/feelings/done.json")["history"]
+        history = read_json(finished.path / f"stages/student/{method}/70/same/done.json")["history"]
         assert history[0]["rate"] == rate
         assert history[-1]["rate"] == 1.0
         assert [row["sparsity"] for row in history][1:] == pytest.approx([0.7] * 3, abs=1e-4)
         assert 0 < history[0]["sparsity"] < 0.7
-        assert all(set(row["train"]) == set(row["selection"]) == {"feelings"} for row in history)
-        assert history[-1]["train"]["feelings"] == logged(finished, f"{method}/70", "feelings", "train_score", "train")
+        assert all(set(row["train"]) == set(row["selection"]) == {"same"} for row in history)
+        assert history[-1]["train"]["same"] == logged(finished, f"{method}/70", "same", "train_score", "train")
 
 
 SCORED = """
@@ -216,9 +218,20 @@ def test_a_run_that_is_stopped_and_resumed_is_the_same_run(world, structured, tm
     assert [{**row, "run": ""} for row in again.rows] == [{**row, "run": ""} for row in structured.rows]
 
 
-def test_the_report_tells_of_it(finished):
+def test_the_report_tells_of_it_and_of_overfitting(finished):
     text = write_report(finished.path).read_text(encoding="utf-8")
-    assert "progressive distillation" in text and "gradual magnitude" in text
+    assert "progressive distillation" in text and "gradual magnitude" in text and "Overfitting" in text
+    average, *curves = gather(finished.path).overfitting
+    assert [curve.task for curve in curves] == list(TASKS) and average.task == AVERAGE
+    for curve in curves:
+
+        def gap(stage, task=curve.task):
+            return logged(finished, stage, task, "train_score", "train") - logged(finished, stage, task)
+
+        assert curve.full == (gap("full"),)
+        found = {f"{item.kind}/{item.percent}": item.values for item in curve.found}
+        assert found == {f"{method}/{size}": (gap(f"{method}/{size}"),) for method in METHODS for size in (40, 70)}
+    assert average.full == pytest.approx([sum(curve.full[0] for curve in curves) / 2])
 
 
 # -- published defects -------------------------------------------------------------------------------------------------
