@@ -12,7 +12,7 @@ from mtl_tickets.evaluation.records import read_rows
 from mtl_tickets.experiment import Loaded
 from mtl_tickets.progress import Progress, Silent
 from mtl_tickets.recipes.jobs import StoppedAfter
-from mtl_tickets.recipes.run_directory import Input, RunDirectory
+from mtl_tickets.recipes.run_directory import RunDirectory
 from mtl_tickets.recipes.workbench import Workbench
 from mtl_tickets.tasks.data import TaskData
 
@@ -60,7 +60,7 @@ def run_experiment(
             if not finished:
                 finished = _run_recipe(loaded, run, to, progress)
             elif run.began_elsewhere(loaded.places):
-                run.keep_inputs(_inputs(loaded, open_workbench(loaded, run, progress)), loaded.places)
+                _keep_inputs(loaded, run, open_workbench(loaded, run, progress))
         rows = [row.to_json() for row in read_rows(run.path / "results.jsonl")]
         summaries.append(RunSummary(run.path, seed, finished, rows))
     return summaries
@@ -69,7 +69,7 @@ def run_experiment(
 def _run_recipe(loaded: Loaded, run: RunDirectory, to: str | None, progress: Progress) -> bool:
     experiment = loaded.experiment
     bench = open_workbench(loaded, run, progress, to)
-    run.keep_inputs(_inputs(loaded, bench), loaded.places)
+    _keep_inputs(loaded, run, bench)
     progress.begin(run.name, experiment.recipe.steps(bench))
     try:
         experiment.recipe.run(bench)
@@ -80,8 +80,9 @@ def _run_recipe(loaded: Loaded, run: RunDirectory, to: str | None, progress: Pro
     return True
 
 
-def _inputs(loaded: Loaded, bench: Workbench) -> list[Input]:
-    return [*bench.inputs(), *loaded.experiment.recipe.inputs(bench)]
+def _keep_inputs(loaded: Loaded, run: RunDirectory, bench: Workbench) -> None:
+    inputs = [*bench.inputs(), *loaded.experiment.recipe.inputs(bench)]
+    run.keep_inputs(inputs, loaded.places, {task: spec.model_dump(mode="json") for task, spec in bench.tasks.items()})
 
 
 def open_workbench(loaded: Loaded, run: RunDirectory, progress: Progress, to: str | None = None) -> Workbench:

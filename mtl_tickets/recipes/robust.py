@@ -22,6 +22,7 @@ with its mask, so that it reloads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from mtl_tickets.recipes.base import FULL, RECIPES, percent
@@ -84,11 +85,12 @@ class Robust(RobustSettings):
             [
                 Training(
                     _full(loss, task),
-                    FULL if loss == "standard" else f"full-{CODES[loss]}",
+                    _full_name(loss),
                     (task,),
                     self._settings(task),
                     objective=self._objective(bench, task, loss, self._settings(task)),
                     keep_weights=True,
+                    keep_model=self._model(bench, _full_name(loss), task),
                 )
                 for loss in losses
                 for task in bench.learned
@@ -110,8 +112,12 @@ class Robust(RobustSettings):
             sparsity,
             self.masks.reset_every,
             objective=self._objective(bench, task, loss, settings),
+            keep_model=self._model(bench, name, task),
             **changes,
         )
+
+    def _model(self, bench: Workbench, name: str, task: str) -> Path | None:
+        return bench.model_folder(f"{name.replace('/', '-')}-{task}") if self.keep_models else None
 
     def _masks_after(self, bench: Workbench) -> Iterable[TaskMasks]:
         wanted = [item for item in self.after if item.method == "masks"]
@@ -222,6 +228,7 @@ class Robust(RobustSettings):
                         base=of_encoder(found[f"{source}/{percent(sparsity)}/{task}"]),
                         objective=self._objective(bench, task, item.loss, self._settings(task)),
                         keep_weights=True,
+                        keep_model=self._model(bench, name, task),
                     )
 
     # -- sizes --------------------------------------------------------------------------------------------------------
@@ -262,4 +269,8 @@ REWOUND = "rewound-poe"
 
 def _full(loss: Loss | None, task: str) -> str:
     """The stage of the full model that is fine-tuned with a loss."""
-    return f"full/{loss}/{task}"
+    return f"{_full_name(loss)}/{task}"
+
+
+def _full_name(loss: Loss | None) -> str:
+    return FULL if loss in (None, "standard") else f"{FULL}-{CODES[loss]}"

@@ -163,6 +163,9 @@ class RobustSettings(RecipeSettings):
     starts: tuple[float, ...] = pydantic.Field(
         (), description="parts of the standard fine-tuning after which a mask is trained with product_of_experts"
     )
+    keep_models: bool = pydantic.Field(
+        False, description="keep full models and sub-networks as models for use, but those of iterative pruning"
+    )
     selection: SelectionSettings = SelectionSettings()
     yardsticks: tuple[Literal["majority", "bag_of_words"], ...] = ("majority", "bag_of_words")
     compat: RobustCompat = RobustCompat()
@@ -175,6 +178,9 @@ class RobustSettings(RecipeSettings):
             if pruned and (exact(value) % exact(STEP) or value < 2 * STEP):
                 rule = "must be a multiple of 0.1 and at least 0.2 where imp prunes"
                 problems.append(Problem(rule, place=f"sparsities.{place}", found=value))
+        for place, item in enumerate(self.rising):
+            problems += sparsity_problems(f"rising.{place}.first", (item.first,))
+            problems += sparsity_problems(f"rising.{place}.last", (item.last,))
         names = [*self._names()]
         for name in sorted({name for name in names if names.count(name) > 1}):
             problems.append(Problem("each sub-network may stand only once", found=name))

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,14 +104,15 @@ class RunDirectory:
         path = self.path / "inputs.json"
         return path.exists() and dict(read_json(path))["places"] != places  # type: ignore[call-overload]
 
-    def keep_inputs(self, inputs: Sequence[Input], places: dict[str, Any]) -> None:
+    def keep_inputs(self, inputs: Sequence[Input], places: dict[str, Any], tasks: Mapping[str, dict[str, Any]]) -> None:
         """Keeps what the run is made from; once a stage has used it, other content is refused.
 
-        ``places`` are the folders it lies in, which may change as long as the content does not. Raises
-        :class:`CheckpointError` with every input that is not what it was.
+        ``places`` are the folders it lies in, which may change as long as the content does not; ``tasks`` what the
+        tasks are, for who reads the run. Raises :class:`CheckpointError` with every input that is not what it was.
         """
         path = self.path / "inputs.json"
-        now_kept = {"places": places, "inputs": {i.name: {"file": i.file, "key": i.key} for i in inputs}}
+        keys = {i.name: {"file": i.file, "key": i.key} for i in inputs}
+        now_kept = {"places": places, "inputs": keys, "tasks": dict(tasks)}
         kept = dict(read_json(path)) if path.exists() else now_kept  # type: ignore[call-overload]
         if self._has_begun():
             changed = [i for i in inputs if kept["inputs"].get(i.name, {}).get("key") != i.key]

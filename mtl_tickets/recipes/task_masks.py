@@ -45,7 +45,8 @@ class TaskMasks:
     The weights are those of ``origin``, with the head that the stage ``heads_from`` has kept, or a fresh one; both stay
     as they are. ``rises_from``: the sparsity it starts with, from where it rises to ``sparsity`` at resets, which come
     after every ``reset_every`` steps; None: it has it from the start. ``stays_first``: published defect: the mask that
-    comes out has the first sparsity. ``objective``: None for the task's own loss.
+    comes out has the first sparsity. ``objective``: None for the task's own loss. ``keep_model``: the folder of a model
+    for use.
     """
 
     stage: str
@@ -60,6 +61,7 @@ class TaskMasks:
     objective: TaskObjective | None = None
     rises_from: float | None = None
     stays_first: bool = False
+    keep_model: Path | None = None
 
     def budget(self, sparsity: float) -> Budget:
         """Weights dropped, each matrix its share."""
@@ -105,6 +107,8 @@ def train_task_masks(bench: Workbench, training: TaskMasks) -> Ticket:
         of_encoder(ticket).save(bench.run.path / "tickets" / training.report_as.replace("/", "-") / training.task)
         with written_whole(folder / WEIGHTS) as part:
             save_file({name: weight.contiguous() for name, weight in model.state_dict().items()}, part)
+        if training.keep_model:
+            bench.keep_model(model, training.keep_model, training.stage, (training.task,))
         bench.run.log(f"{training.stage}: {result.steps} steps, {result.seconds:.1f} s")
         return {"rows": rows, "history": result.history, "steps": result.steps}
 

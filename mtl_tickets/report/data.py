@@ -308,7 +308,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """A task as it was learned. ``description``, ``kind`` and ``labels`` are empty where no model is kept yet."""
+    """A task as it was learned, or as another's head answers it."""
 
     task: str
     description: str

@@ -9,11 +9,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.evaluation.verdicts import Contrast, compare_all
-from mtl_tickets.files import read_json
 from mtl_tickets.report.breakdowns import breakdowns
 from mtl_tickets.report.choosing import optimism
 from mtl_tickets.report.courses import costs, courses, ladders
@@ -90,7 +88,7 @@ def gather(place: str | Path, baselines: Sequence[str] = (), seeds: Sequence[int
         sections=recipe.sections,
         notes=_notes(first, used),
         missing=tuple(_missing(runs, used, headings, stages, asked)),
-        tasks=tuple(_task(first, used, task) for task in first.splits),
+        tasks=tuple(_task(first, task) for task in first.splits),
         runs=tuple(_seed(run) for run in runs),
         config=(first.path / "config.yaml").read_text(encoding="utf-8"),
         command=_command(first, [run.seed for run in runs]),
@@ -198,8 +196,8 @@ def _missing(
     return found
 
 
-def _task(first: Run, used: Sequence[Run], task: str) -> TaskFacts:
-    spec = _specs(used).get(task, {})
+def _task(first: Run, task: str) -> TaskFacts:
+    spec = first.specs.get(task, {})
     rows = [row for row in first.rows if row.task == task]
     counts = {row.split: row.n for row in rows if row.metric == "score"}
     of_all = (row for row in rows if row.split in first.splits[task] and values_of(row.metric) is None)
@@ -212,16 +210,6 @@ def _task(first: Run, used: Sequence[Run], task: str) -> TaskFacts:
         tuple(dict.fromkeys(metrics)),
         counts,
     )
-
-
-def _specs(runs: Sequence[Run]) -> Mapping[str, Mapping[str, Any]]:
-    """task -> its settings, from the first model that is kept."""
-    for run in runs:
-        for file in sorted(run.path.glob("model/*/tasks.json")):
-            content = read_json(file)
-            if isinstance(content, dict):
-                return dict(content.get("extra", {}).get("tasks", {}))
-    return {}
 
 
 def _seed(run: Run) -> SeedFacts:

@@ -121,15 +121,13 @@ def _whole(values: Sequence[float]) -> str:
 
 def what_was_run(data: ReportData) -> Iterable[Block]:
     yield Bullets(tuple((Strong(label), ": ", Said(text)) for label, text in data.notes.items()))
-    described = any(item.kind for item in data.tasks)
     rows = []
     for item in data.tasks:
         splits = ", ".join(f"{split} {count:,}" for split, count in item.rows.items())
         cells: list[Text] = [", ".join(item.metrics), splits or NOT_APPLICABLE]
-        if described:
-            cells += [Said(item.description or NOT_APPLICABLE), _labels(item.labels, item.kind)]
+        cells += [Said(item.description or NOT_APPLICABLE), _labels(item.labels, item.kind)]
         rows.append(TableRow(Said(item.task), tuple(map(TableCell, cells))))
-    headings = ("task", "metrics", "rows evaluated", *(("description", "labels") if described else ()))
+    headings = ("task", "metrics", "rows evaluated", "description", "labels")
     caption = "Tasks; a score is the mean of a task's metrics x 100"
     yield Table(caption, headings, tuple(rows), frozenset(range(1, len(headings))))
     yield _runs(data)

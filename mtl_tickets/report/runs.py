@@ -71,6 +71,11 @@ class Run:
         return tuple(task for task, split in self._inputs if split == "train")
 
     @cached_property
+    def specs(self) -> Mapping[str, Mapping[str, Any]]:
+        """task -> what it is."""
+        return dict(_mapping(self.path / "inputs.json").get("tasks", {}))
+
+    @cached_property
     def _inputs(self) -> list[tuple[str, str]]:
         names = _mapping(self.path / "inputs.json")["inputs"]
         matches = (re.fullmatch(r"task ([^,]+), split (.+)", name) for name in names)

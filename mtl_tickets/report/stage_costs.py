@@ -24,6 +24,10 @@ NAMES = {
     "find": "search on text",
     "fine-tune": "fine-tuning",
     "student": "students",
+    "bias": "models of bias",
+    "teacher": "answers of the full model",
+    "rewound-poe": "rounds of pruning",
+    "full-at": "unfinished fine-tunings",
     "transfer": "tickets on other tasks",
 }
 # of these folders the kind is told, too
@@ -33,7 +37,7 @@ OF_KINDS = ("control", "find", "fine-tune", "student")
 def stage_costs(runs: Sequence[Run], headings: Mapping[str, str]) -> tuple[Cost, ...]:
     """Trainings, steps and time of each purpose, the whole encoder first. What some run has not begun yet is left
     out."""
-    kinds = kind_names(headings)
+    kinds = {**headings, **kind_names(headings)}
     found: dict[str, list[list[Mapping[str, object]]]] = {}
     for number, run in enumerate(runs):
         for name in run.stages("**"):
@@ -41,7 +45,8 @@ def stage_costs(runs: Sequence[Run], headings: Mapping[str, str]) -> tuple[Cost,
             stage = run.stage(name)
             if what is not None and "same_as" not in stage:  # what was taken over took no time
                 found.setdefault(what, [[] for _ in runs])[number].append(stage)
-    purposes, names = list(dict.fromkeys(NAMES.values())), list(kinds.values())
+    names = list(dict.fromkeys(kinds.values()))
+    purposes = [*dict.fromkeys(NAMES.values()), *names]
 
     def place(what: str) -> tuple[int, int]:
         purpose, _, kind = what.partition(": ")
@@ -73,4 +78,4 @@ def _purpose(stage: str, kinds: Mapping[str, str]) -> str | None:
         return FULL
     folder = re.sub(r"-\d+$", "", folder)
     kind = rest.partition("/")[0]
-    return NAMES.get(folder, folder) + (f": {kinds.get(kind, kind)}" if folder in OF_KINDS else "")
+    return NAMES.get(folder, kinds.get(folder, folder)) + (f": {kinds.get(kind, kind)}" if folder in OF_KINDS else "")

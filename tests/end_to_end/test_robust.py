@@ -7,6 +7,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from mtl_tickets import serving
 from mtl_tickets.errors import ConfigError
 from mtl_tickets.evaluation.evaluate import evaluate
 from mtl_tickets.experiment import load_experiment
@@ -39,6 +40,7 @@ RECIPE = {
     "untrained": ["product_of_experts"],
     "rising": [{"first": 0.3, "last": 0.6}, {"first": 0.6, "last": 0.6}],
     "starts": [0.5],
+    "keep_models": True,
 }
 
 
@@ -125,8 +127,8 @@ def test_mask_training_moves_no_weight(finished):
         name, task = stage.split("/")[0], stage.rpartition("/")[2]
         if name.startswith(("untrained", "start")):
             continue
-        loss = {"std": "standard", "poe": "product_of_experts"}[name.split("-")[1]]
-        full, weights, found = kept(finished, f"full/{loss}/{task}"), kept(finished, stage), ticket(finished, stage)
+        full = "full" if name.split("-")[1] == "std" else "full-poe"
+        full, weights, found = kept(finished, f"{full}/{task}"), kept(finished, stage), ticket(finished, stage)
         for key, before in full.items():
             units = found.units.get(key.removeprefix("encoder."), found.units.get(key))
             after = weights[key]
@@ -165,7 +167,7 @@ def test_an_untrained_network_is_kept_whole_and_reloads(world, finished):
 
 
 def test_pruned_weights_train_on_and_stay_pruned(finished):
-    full = kept(finished, "full/standard/same")
+    full = kept(finished, "full/same")
     last = kept(finished, "imp-std-poe/5/same")
     before = None
     for number in range(1, 6):
@@ -229,6 +231,32 @@ def test_the_report_shows_every_method_on_every_part(world, finished):
     assert ">Kinds of rows<" in page(document(data))
 
 
+def test_the_report_says_what_the_trainings_cost_and_what_the_tasks_are(world, finished):
+    columns = load_experiment(world).experiment.recipe.columns()
+    data = gather(finished.path)
+    trained = {item.what: item for item in data.costs}
+    assert {"the full model", "full, PoE", "masks, PoE", "masks of PoE, PoE", "IMP, PoE", "untrained, PoE"} <= set(
+        trained
+    )
+    assert trained["full, PoE"].trainings == 1 and trained["masks, PoE"].trainings == 2
+    assert all(" " in what or what in columns.values() for what in trained)
+    assert {item.task: (item.kind, item.labels) for item in data.tasks} == {
+        "same": ("classification", ("no", "yes")),
+        "odd": ("classification", ("no", "yes")),
+    }
+
+
+def test_what_is_kept_for_use_answers_both_tasks_with_the_logged_score(world, finished):
+    models = finished.path / "model"
+    for name in ("full", "full-poe", "masks-std-poe/50", "isolated-imp-poe/30", "from30-std-poe/60", "start50-poe/50"):
+        (same,) = serving.evaluate(models / f"{name.replace('/', '-')}-same", world.parent / "same.yaml")
+        logged = [
+            row["value"] for row in finished.rows
+            if (row["stage"], row["task"], row["split"], row["metric"]) == (name, "same", "dev", "score")
+        ]  # fmt: skip
+        assert [same.score] == logged, name
+
+
 def test_training_rows_of_a_challenge_set_can_be_added(world, finished, tmp_path):
     changes = [f"output={tmp_path}", "recipe.added={same: {task: odd}}", "recipe.full=[standard]", "recipe.bias={}"]
     changes += [f"recipe.{key}=[]" for key in ("after", "isolated", "untrained", "rising", "starts")]
@@ -236,7 +264,7 @@ def test_training_rows_of_a_challenge_set_can_be_added(world, finished, tmp_path
     run = run_experiment(loaded, seeds=[1])[0]
 
     def examples(of):
-        return RunDirectory(of.path, {}, "", 1).result("full/standard/same")["examples"]
+        return RunDirectory(of.path, {}, "", 1).result("full/same")["examples"]
 
     assert examples(run) == examples(finished) + 2 * 14
     bench = open_workbench(loaded, RunDirectory(run.path, {}, "", 1), Silent())
@@ -293,6 +321,7 @@ def test_a_run_that_is_stopped_and_resumed_is_the_same_run(world, finished, tmp_
         (["recipe.sparsities=[0.5, 0.3]"], "must rise"),
         (["recipe.starts=[1.5]"], "must be above 0 and below 1"),
         (["recipe.rising=[{first: 0.9, last: 0.7}]"], "first must not be above last"),
+        (["recipe.rising=[{first: 0.9, last: 0.9999}]"], r"rising.0.last.*none of 0 and 100 %"),
         (["recipe.untrained=[product_of_experts, product_of_experts]"], "each sub-network may stand only once"),
     ],
 )

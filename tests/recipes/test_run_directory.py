@@ -109,6 +109,7 @@ def test_nothing_is_swept_under_another_process(whole, monkeypatch):
 
 
 HERE, THERE = {"data": "here"}, {"data": "there"}
+TASKS = {"rte": {"kind": "classification"}}
 INPUTS = [
     Input("encoder", "bert", "e"),
     Input("task a, split train", "a.csv", "1"),
@@ -118,19 +119,19 @@ INPUTS = [
 
 @pytest.mark.parametrize("places", [HERE, THERE])
 def test_a_run_goes_on_with_the_same_content_wherever_it_lies(whole, places):
-    whole.keep_inputs(INPUTS, HERE)
+    whole.keep_inputs(INPUTS, HERE, TASKS)
     assert not whole.began_elsewhere(HERE) and whole.began_elsewhere(THERE)
     again = opened(whole.path.parents[1], resume=True)
-    again.keep_inputs([Input(i.name, f"{places}/{i.file}", i.key) for i in INPUTS], places)
+    again.keep_inputs([Input(i.name, f"{places}/{i.file}", i.key) for i in INPUTS], places, TASKS)
     assert not again.began_elsewhere(places)
 
 
 def test_every_other_content_is_refused_and_named(whole):
-    whole.keep_inputs(INPUTS, HERE)
+    whole.keep_inputs(INPUTS, HERE, TASKS)
     before = (whole.path / "inputs.json").read_text()
     changed = [Input("encoder", "bert", "e"), *(Input(i.name, f"new/{i.file}", "other") for i in INPUTS[1:])]
     with pytest.raises(CheckpointError) as caught:
-        whole.keep_inputs(changed, THERE)
+        whole.keep_inputs(changed, THERE, TASKS)
     train, dev = caught.value.problems
     assert str(train).startswith("new/a.csv: task a, split train: ") and "--restart" in str(train)
     assert str(dev).startswith("new/b: task a, split dev: ")
@@ -138,20 +139,20 @@ def test_every_other_content_is_refused_and_named(whole):
 
 
 def test_data_that_no_stage_has_used_may_change(whole):
-    whole.keep_inputs(INPUTS, HERE)
+    whole.keep_inputs(INPUTS, HERE, TASKS)
     shutil.rmtree(whole.path / "stages")
     changed = [Input(i.name, i.file, "other") for i in INPUTS]
-    whole.keep_inputs(changed, HERE)
+    whole.keep_inputs(changed, HERE, TASKS)
     (whole.stage_folder("single")).mkdir(parents=True)
     (whole.stage_folder("single") / run_directory.CHECKPOINT).write_text("under way")
-    whole.keep_inputs(changed, HERE)
+    whole.keep_inputs(changed, HERE, TASKS)
     with pytest.raises(CheckpointError):
-        whole.keep_inputs(INPUTS, HERE)
+        whole.keep_inputs(INPUTS, HERE, TASKS)
 
 
 def test_a_restart_forgets_the_inputs(whole):
-    whole.keep_inputs(INPUTS, HERE)
-    opened(whole.path.parents[1], restart=True).keep_inputs([Input("encoder", "bert", "other")], THERE)
+    whole.keep_inputs(INPUTS, HERE, TASKS)
+    opened(whole.path.parents[1], restart=True).keep_inputs([Input("encoder", "bert", "other")], THERE, TASKS)
 
 
 def test_the_record_says_what_the_run_began_with(tmp_path, monkeypatch):

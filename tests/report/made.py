@@ -208,7 +208,7 @@ class _Made:
         inputs = [f"task {task}, split {split}" for task in self.world.tasks for split in ("train", "dev")]
         inputs += [f"task {task}, split dev" for task in self.world.extra]
         content = {name: {"file": "made", "key": "1"} for name in ("encoder", *inputs)}
-        write_json(self.path / "inputs.json", {"places": {}, "inputs": content})
+        write_json(self.path / "inputs.json", {"places": {}, "inputs": content, "tasks": self.world.specs})
         write_json(
             self.path / "record.json",
             {
