@@ -117,9 +117,10 @@ def open_workbench(loaded: Loaded, run: RunDirectory, progress: Progress, to: st
         )
         for name, spec in loaded.tasks.items()
     }
-    for name, added in recipe.added_rows.items():
-        ids = loaded.tasks[added.task].ids_in_head(loaded.tasks[name].labels, added.labels)
-        data[name].add_training_rows(data[added.task], ids)
+    for name, several in recipe.added_rows.items():
+        for added in several:
+            ids = loaded.tasks[added.task].ids_in_head(loaded.tasks[name].labels, added.labels)
+            data[name].add_training_rows(data[added.task], added.split, ids, added.times)
     problems: list[Problem] = []
     for name, task in data.items():
         progress.stage(f"data/{name}")

@@ -28,9 +28,11 @@ RECIPES: Registry[type[RecipeSettings]] = Registry("recipe", "mtl_tickets.recipe
 
 
 class AddedRows(Settings):
-    """Training rows of a challenge set that are added to those of the task that answers it."""
+    """Rows of a challenge set that are added to the training rows of the task that answers it."""
 
     task: str = pydantic.Field(description="the challenge set, a task that is answered by the other one's head")
+    split: str = pydantic.Field("train", description="one of its labelled splits, on which it is not reported")
+    times: pydantic.PositiveInt = pydantic.Field(1, description="how often each row is there")
     labels: dict[str, str] = pydantic.Field(
         {}, description="its label -> label of the other task; by default the first one that leads to it"
     )
@@ -55,15 +57,15 @@ class RecipeSettings(Settings):
         return False
 
     @property
-    def added_rows(self) -> Mapping[str, AddedRows]:
-        """Task -> the task whose training rows are added to its own."""
+    def added_rows(self) -> Mapping[str, Sequence[AddedRows]]:
+        """Task -> what is added to its own training rows."""
         return {}
 
     def inputs(self, bench: Workbench) -> list[Input]:
         """What the recipe itself reads, beside the encoder and the tasks' data."""
         return []
 
-    def misfits(self, tasks: Mapping[str, TaskSpec]) -> list[tuple[tuple[str, ...], str, Any, str]]:
+    def misfits(self, tasks: Mapping[str, TaskSpec]) -> list[tuple[tuple[str | int, ...], str, Any, str]]:
         """What of the settings does not fit the experiment's tasks: (place, rule, value found, hint)."""
         return []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pydantic
@@ -136,8 +136,8 @@ class RobustSettings(RecipeSettings):
     """What can be set, and what is compared then."""
 
     bias: dict[str, AnyBias] = pydantic.Field({}, description="task -> the model of its bias")
-    added: dict[str, AddedRows] = pydantic.Field(
-        {}, description="task -> the challenge set whose training rows are added to its own: the upper bound"
+    added: dict[str, tuple[AddedRows, ...]] = pydantic.Field(
+        {}, description="task -> challenge sets whose rows are added to its training rows: the upper bound"
     )
     anneal: tuple[pydantic.NonNegativeFloat, pydantic.NonNegativeFloat] = pydantic.Field(
         (1.0, 1.0), description="power of the bias at the first and at the last step; as published, 1 throughout"
@@ -188,9 +188,9 @@ class RobustSettings(RecipeSettings):
             raise InvalidSetting(problems)
         return self
 
-    def misfits(self, tasks: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str, Any, str]]:
+    def misfits(self, tasks: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str, Any, str]]:
         learned = [name for name, spec in tasks.items() if spec.head is None]
-        found: list[tuple[tuple[str, ...], str, Any, str]] = [
+        found: list[tuple[tuple[str | int, ...], str, Any, str]] = [
             (("bias", name), "must be one of the tasks", name, nearest(name, learned))
             for name in self.bias
             if name not in learned
@@ -205,7 +205,7 @@ class RobustSettings(RecipeSettings):
             for name in learned
             if name not in self.bias and self.all_losses != {"standard"}
         ]
-        for name, added in self.added.items():
+        for name, several in self.added.items():
             if name not in learned:
                 found.append((("added", name), "must be one of the tasks", name, nearest(name, learned)))
                 continue
@@ -213,14 +213,27 @@ class RobustSettings(RecipeSettings):
                 found.append((("added", name), "rows are added to tasks of classification", name, ""))
                 continue
             if name in self.bias and self.bias[name].files().get("file") is not None:
-                rule = "a file has the bias of the task's own rows, not of added ones"
-                found.append((("added", name), rule, added.task, "have the bias from another kind of model"))
+                rule, others = (
+                    "a file has the bias of the task's own rows, not of added ones",
+                    [a.task for a in several],
+                )
+                found.append((("added", name), rule, others, "have the bias from another kind of model"))
             asked = {other: spec for other, spec in tasks.items() if spec.head == name}
-            if added.task not in asked:
-                rule = f"must be one of the tasks that are answered by the head of {name}"
-                found.append((("added", name, "task"), rule, added.task, nearest(added.task, list(asked))))
-            elif asked[added.task].splits.get("train") != "labelled":
-                found.append((("added", name, "task"), "must have a labelled split train", added.task, ""))
+            for place, added in enumerate(several):
+                at: tuple[str | int, ...] = ("added", name, place)
+                if added.task not in asked:
+                    rule = f"must be one of the tasks that are answered by the head of {name}"
+                    found.append(((*at, "task"), rule, added.task, nearest(added.task, list(asked))))
+                    continue
+                spec = asked[added.task]
+                labelled = [split for split, kind in spec.splits.items() if kind == "labelled"]
+                if added.split not in labelled:
+                    rule, hint = f"must be a labelled split of {added.task}", nearest(added.split, labelled)
+                    found.append(((*at, "split"), rule, added.split, hint))
+                elif added.split in spec.dev_splits:
+                    rule = f"{added.task} is reported on this split, and what is reported is not trained on"
+                    hint = "report in its task file says on which"
+                    found.append(((*at, "split"), rule, added.split, hint))
         return found
 
     def inputs(self, bench: Workbench) -> list[Input]:
@@ -231,7 +244,7 @@ class RobustSettings(RecipeSettings):
         ]
 
     @property
-    def added_rows(self) -> Mapping[str, AddedRows]:
+    def added_rows(self) -> Mapping[str, Sequence[AddedRows]]:
         return self.added
 
     # -- what is compared ---------------------------------------------------------------------------------------------

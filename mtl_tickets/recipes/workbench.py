@@ -95,7 +95,9 @@ class Workbench:
         ]
         for task, data in self.data.items():
             if task in self.learned:
-                found.append(Input(f"task {task}, split train", data.raw("train").file, data.train_key))
+                found.append(Input(f"task {task}, split train", data.raw("train").file, data.own_train_key))
+                for other, file, key in data.added_keys:
+                    found.append(Input(f"rows of {other} added to task {task}", file, key))
             for split in self.tasks[task].dev_splits:
                 found.append(Input(f"task {task}, split {split}", data.raw(split).file, data.dev_key(split)))
         return found

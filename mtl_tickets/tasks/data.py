@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -59,29 +60,24 @@ class TaskData:
         self._drop_long = drop_long
         self._encoded: dict[str, EncodedTask] = {}
         self._raw: dict[str, Rows] = {}
-        self._added: tuple[TaskData, np.ndarray] | None = None
+        self._added: list[_Added] = []
 
-    def add_training_rows(self, other: TaskData, label_ids: np.ndarray) -> None:
-        """Puts the (capped) training rows of another task behind this one's own: its label i is ``label_ids[i]`` here.
-        None of them is held out. Before anything is read."""
+    def add_training_rows(self, other: TaskData, split: str, label_ids: np.ndarray, times: int = 1) -> None:
+        """Puts the rows of another task's split, capped as training rows are, behind this one's own, each so many
+        times: its label i is ``label_ids[i]`` here. None of them is held out. Before anything is read."""
         if "train" in vars(self) or "train_key" in vars(self):
             raise ValueError("training rows are added before they are read")
-        self._added = other, label_ids
+        self._added.append(_Added(other, split, label_ids, times))
 
     @cached_property
     def train(self) -> EncodedTask:
-        own = self._split("train").select(self._parts[0])
-        if self._added is None:
-            return own
-        other, label_ids = self._added
-        more = other._all_train
-        assert more.labels is not None
-        return joined(own, more, label_ids[more.labels])
-
-    @property
-    def _all_train(self) -> EncodedTask:
-        encoded = self._split("train")
-        return encoded.select(_capped(len(encoded), self._limit.train))
+        rows = self._split("train").select(self._parts[0])
+        for added in self._added:
+            more = added.encoded
+            assert more.labels is not None
+            for _ in range(added.times):
+                rows = joined(rows, more, added.label_ids[more.labels])
+        return rows
 
     @cached_property
     def selection(self) -> EncodedTask:
@@ -103,17 +99,20 @@ class TaskData:
 
     @cached_property
     def train_key(self) -> str:
-        """Stands for the encoded training rows, caps and selection split included."""
+        """Stands for all encoded training rows, caps and selection split included."""
+        return digest([self.own_train_key, *(key for _, _, key in self.added_keys)])
+
+    @cached_property
+    def own_train_key(self) -> str:
+        """The same of those that are not added."""
         longer = self._longer("train")
         content = cache_key(self.spec, self._rows("train"), self._tokenizer, self._max_length, longer)
-        return digest([content, self._parts[0].tolist(), *self._added_key()])
+        return digest([content, self._parts[0].tolist()])
 
-    def _added_key(self) -> list[Any]:
-        if self._added is None:
-            return []
-        other, label_ids = self._added
-        content = cache_key(other.spec, other._rows("train"), other._tokenizer, other._max_length, "truncate")
-        return [content, other._limit.train, label_ids.tolist()]
+    @property
+    def added_keys(self) -> list[tuple[str, str, str]]:
+        """The same of those that are: (task, file, key) of each set of rows."""
+        return [(added.other.spec.name, added.rows.file, added.key) for added in self._added]
 
     @cached_property
     def selection_key(self) -> str:
@@ -134,11 +133,11 @@ class TaskData:
         """The rows behind ``train`` or a dev split, as text."""
         rows = self._rows(split)
         if split == "train":  # long rows may be missing among the encoded ones
-            own = rows.select(self._split("train").rows[self._parts[0]])
-            if self._added is None:
-                return own
-            other, label_ids = self._added
-            return own.followed_by(other._rows("train").select(other._all_train.rows), label_ids)
+            found = rows.select(self._split("train").rows[self._parts[0]])
+            for added in self._added:
+                for _ in range(added.times):
+                    found = found.followed_by(added.rows.select(added.encoded.rows), added.label_ids)
+            return found
         return rows.select(_capped(len(rows), self._limit.dev))
 
     @cached_property
@@ -169,6 +168,31 @@ class TaskData:
         if split not in self._raw:
             self._raw[split] = read_rows(self.spec, split, self._data)
         return self._raw[split]
+
+
+@dataclass(frozen=True)
+class _Added:
+    """Rows of another task, as they are added."""
+
+    other: TaskData
+    split: str
+    label_ids: np.ndarray
+    times: int
+
+    @property
+    def rows(self) -> Rows:
+        return self.other._rows(self.split)
+
+    @property
+    def encoded(self) -> EncodedTask:
+        encoded = self.other._split(self.split)
+        return encoded.select(_capped(len(encoded), self.other._limit.train))
+
+    @property
+    def key(self) -> str:
+        other = self.other
+        content = cache_key(other.spec, self.rows, other._tokenizer, other._max_length, other._longer(self.split))
+        return digest([content, other._limit.train, self.label_ids.tolist(), self.times])
 
 
 def _capped(rows: int, limit: int | None) -> np.ndarray:

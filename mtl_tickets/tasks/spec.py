@@ -42,6 +42,9 @@ class TaskSpec(Settings):
     splits: dict[str, Literal["labelled", "unlabelled"]] = pydantic.Field(
         min_length=1, description="train, dev..., test...: whether each has labels"
     )
+    report: tuple[str, ...] = pydantic.Field(
+        (), description="the labelled splits that are reported; empty: dev..., or test... where there is no dev"
+    )
     sources: dict[str, AnySource] = pydantic.Field(min_length=1, description="named places the rows can come from")
     default_source: str = pydantic.Field("", description="the source used unless another is asked for (the first one)")
 
@@ -67,6 +70,7 @@ class TaskSpec(Settings):
     def _fits_together(self) -> Self:
         problems = [*self._label_problems(), *self._metric_problems(), *self._source_problems()]
         problems += self._breakdown_problems()
+        problems += self._report_problems()
         if problems:
             raise InvalidSetting(problems)
         if not self.default_source:
@@ -80,9 +84,9 @@ class TaskSpec(Settings):
 
     @property
     def dev_splits(self) -> list[str]:
-        """The labelled splits a task is reported on: dev..., or test... where it has no dev."""
+        """The labelled splits a task is reported on: those that it says, or dev..., or test... where it has no dev."""
         labelled = [name for name, kind in self.splits.items() if kind == "labelled" and name != "train"]
-        return [name for name in labelled if name.startswith("dev")] or labelled
+        return list(self.report) or [name for name in labelled if name.startswith("dev")] or labelled
 
     def ids_in_head(self, head_labels: Sequence[str], names: Mapping[str, str]) -> np.ndarray:
         """int64 [labels]: for each label here the label id of the other task's head that its rows are to have there:
@@ -200,6 +204,19 @@ class TaskSpec(Settings):
                 Problem(f"sources.{name}.groups must have every column of breakdown", found=column)
                 for column in sorted(wanted - set(known))
             ]
+        return problems
+
+    def _report_problems(self) -> list[Problem]:
+        labelled = [name for name, kind in self.splits.items() if kind == "labelled" and name != "train"]
+        problems = [
+            Problem(
+                "must be a labelled split, and not train", place=f"report.{i}", found=name, hint=nearest(name, labelled)
+            )
+            for i, name in enumerate(self.report)
+            if name not in labelled
+        ]
+        if len(set(self.report)) < len(self.report):
+            problems.append(Problem("each may stand only once", place="report", found=list(self.report)))
         return problems
 
 

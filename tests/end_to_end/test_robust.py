@@ -258,7 +258,12 @@ def test_what_is_kept_for_use_answers_both_tasks_with_the_logged_score(world, fi
 
 
 def test_training_rows_of_a_challenge_set_can_be_added(world, finished, tmp_path):
-    changes = [f"output={tmp_path}", "recipe.added={same: {task: odd}}", "recipe.full=[standard]", "recipe.bias={}"]
+    changes = [
+        f"output={tmp_path}",
+        "recipe.added={same: [{task: odd}, {task: odd, times: 3}]}",
+        "recipe.full=[standard]",
+        "recipe.bias={}",
+    ]
     changes += [f"recipe.{key}=[]" for key in ("after", "isolated", "untrained", "rising", "starts")]
     loaded = load_experiment(world, changes)
     run = run_experiment(loaded, seeds=[1])[0]
@@ -266,12 +271,15 @@ def test_training_rows_of_a_challenge_set_can_be_added(world, finished, tmp_path
     def examples(of):
         return RunDirectory(of.path, {}, "", 1).result("full/same")["examples"]
 
-    assert examples(run) == examples(finished) + 2 * 14
+    assert examples(run) == examples(finished) + 2 * 4 * 14
     bench = open_workbench(loaded, RunDirectory(run.path, {}, "", 1), Silent())
+    inputs = {item.name: item.file for item in bench.inputs()}
+    assert inputs["rows of odd added to task same"] == str(world.parent / "odd.tsv")
+    assert len(set(inputs.values())) == len(inputs) - 2  # odd.tsv is added and answered, the encoder has a tokenizer
     data, raw = bench.data["same"].train, bench.data["same"].raw("train")
-    assert list(data.labels) == raw.labels and len(raw) == len(data) == 36 + 14
-    texts = [bench.tokenizer.decode(data.input_ids(i), skip_special_tokens=True) for i in (0, 38, 49)]
-    assert texts == [" ".join(column[i] for column in raw.texts) for i in (0, 38, 49)]
+    assert list(data.labels) == raw.labels and len(raw) == len(data) == 36 + 4 * 14
+    texts = [bench.tokenizer.decode(data.input_ids(i), skip_special_tokens=True) for i in (0, 38, 49, 91)]
+    assert texts == [" ".join(column[i] for column in raw.texts) for i in (0, 38, 49, 91)]
 
 
 def test_a_bias_model_that_is_not_for_its_task_is_refused_before_any_training(world, tmp_path):
@@ -285,7 +293,7 @@ def test_a_bias_model_that_is_not_for_its_task_is_refused_before_any_training(wo
     ("labels", "message"), [("{yess: no}", "must be a label of this task"), ("{yes: no}", "that leads to this one")]
 )
 def test_added_rows_keep_a_label_that_leads_to_theirs(world, tmp_path, labels, message):
-    loaded = load_experiment(world, [f"output={tmp_path}", f"recipe.added={{same: {{task: odd, labels: {labels}}}}}"])
+    loaded = load_experiment(world, [f"output={tmp_path}", f"recipe.added={{same: [{{task: odd, labels: {labels}}}]}}"])
     with pytest.raises(ConfigError, match=message):
         run_experiment(loaded, seeds=[1])
 
@@ -311,10 +319,12 @@ def test_a_run_that_is_stopped_and_resumed_is_the_same_run(world, finished, tmp_
         (["recipe.bias={same: {kind: word_overlap}, sme: {kind: word_overlap}}"], "did you mean 'same'"),
         (["recipe.bias={same: {kind: word_overlp}}"], "word_overlap"),
         (["tasks=[likeness]", "recipe.bias={likeness: {kind: word_overlap}}"], "regression has no model of its bias"),
-        (["recipe.added={same: {task: od}}"], "did you mean 'odd'"),
-        (["recipe.added={sam: {task: odd}}"], "did you mean 'same'"),
+        (["recipe.added={same: [{task: od}]}"], "did you mean 'odd'"),
+        (["recipe.added={sam: [{task: odd}]}"], "did you mean 'same'"),
+        (["recipe.added={same: [{task: odd, split: tran}]}"], "did you mean 'train'"),
+        (["recipe.added={same: [{task: odd, split: dev}]}"], "what is reported is not trained on"),
         (
-            ["recipe.added={same: {task: odd}}", "recipe.bias={same: {kind: file, file: some.tsv}}"],
+            ["recipe.added={same: [{task: odd}]}", "recipe.bias={same: {kind: file, file: some.tsv}}"],
             "the bias of the task's own rows",
         ),
         (["recipe.sparsities=[0.35]"], "must be a multiple of 0.1"),

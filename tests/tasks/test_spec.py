@@ -98,6 +98,12 @@ def test_a_variant_of_a_shipped_task(write: Write) -> None:
     assert (spec.name, spec.head_dropout, spec.labels) == ("rte-small", 0.3, load_task("rte").labels)
 
 
+def test_a_task_is_reported_on_the_splits_that_it_names() -> None:
+    spec = load_task("fever-symmetric-v2")
+    assert spec.dev_splits == ["test"] and spec.splits["dev"] == "labelled"
+    assert spec.model_copy(update={"report": ()}).dev_splits == ["dev"]
+
+
 def test_a_spec_survives_being_written_and_read() -> None:
     for name in shipped_tasks():
         spec = load_task(name)
@@ -134,6 +140,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("name: mood", "name: mood\ndefault_source: her", r"default_source.*found 'her'.*'here'"),
         ("label: mood", "label: mood\n    label_map: {'1': glat}", r"label_map: '1'.*found 'glat'.*'glad'"),
         ("label: mood", "label: mood\n    columns: [a]\n    header: true", r"say header: false"),
+        ("name: mood", "name: mood\nreport: [dve]", r"report\.0.*labelled split.*found 'dve'.*did you mean 'dev'"),
+        ("name: mood", "name: mood\nreport: [test]", r"report\.0.*labelled split, and not train.*found 'test'"),
+        ("name: mood", "name: mood\nreport: [dev, dev]", r"report.*each may stand only once"),
     ],
 )
 def test_what_is_wrong_with_a_task_file_is_said(write: Write, line: str, instead: str, message: str) -> None:
