@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mtl_tickets.report.breakdowns import Breakdown
+from mtl_tickets.report.breakdowns import FEW
+from mtl_tickets.report.data import Breakdown
 from mtl_tickets.report.document import Block, Fold, Paragraph, Said, Table, TableCell, TableRow, Text
+from mtl_tickets.report.verdict_content import differences
 from mtl_tickets.report.words import listed, over
-
-# more parts than a line of a page holds stand below one another
-WIDE = 8
 
 
 def by_parts(found: Sequence[Breakdown], seeds: Sequence[int]) -> Iterable[Block]:
@@ -19,14 +18,16 @@ def by_parts(found: Sequence[Breakdown], seeds: Sequence[int]) -> Iterable[Block
     )
     for item in found:
         table = _table(item, seeds)
-        yield table if len(item.parts) <= WIDE else Fold(f"{item.task} by {listed(item.names)}", (table,))
+        yield table if len(item.parts) <= FEW else Fold(f"{item.task} by {listed(item.names)}", (table,))
+        if item.judgement is not None:
+            yield differences(item.judgement, average=False, of=listed(item.names), where=f" on {item.task}")
 
 
 def _table(item: Breakdown, seeds: Sequence[int]) -> Table:
-    wide = len(item.parts) <= WIDE
+    wide = len(item.parts) <= FEW
     about = f", {item.split}, by {listed(item.names)}{over(seeds)}" + ("; in brackets the rows" if wide else "")
     caption: Text = (Said(item.task), about)
-    names = [", ".join(part) for part in item.parts]
+    names = item.shown
     if wide:
         headings = [f"{name} ({rows:,})" for name, rows in zip(names, item.rows, strict=True)]
         lines = [

@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from mtl_tickets.evaluation.records import Row
+from mtl_tickets.report.data import Breakdown, Method
+from mtl_tickets.report.judging import judged
 from mtl_tickets.report.runs import Run
 from mtl_tickets.report.tables import Cell
 from mtl_tickets.tasks.breakdown import values_of
 
-
-@dataclass(frozen=True)
-class Breakdown:
-    """A split of a task by the ``names`` of its breakdown: ``parts``, each its values, with so many ``rows``, and for
-    each method, by its heading, the accuracy in % on every part."""
-
-    task: str
-    split: str
-    names: tuple[str, ...]
-    parts: tuple[tuple[str, ...], ...]
-    rows: tuple[int, ...]
-    lines: Mapping[str, tuple[Cell, ...]]
+# parts of a table that is as wide as a page, and of a family of tests
+FEW = 8
 
 
-def breakdowns(runs: Sequence[Run], headings: Mapping[str, str]) -> tuple[Breakdown, ...]:
-    """All that there are. ``headings``: of the columns of the table, by stage; those without such rows are left out.
+def breakdowns(
+    runs: Sequence[Run], methods: Sequence[Method], baseline: str, compared: Sequence[str]
+) -> tuple[Breakdown, ...]:
+    """All that there are. ``methods``: the columns of the table; those without such rows are left out. ``baseline`` and
+    what is ``compared`` with it are stages.
 
     Raises :class:`CheckpointError` where a run lacks a row that another has.
     """
     found: dict[tuple[str, str, tuple[str, ...]], dict[str, tuple[tuple[str, ...], Row]]] = {}
-    stages = set()
+    there, stages = set(), {method.stage for method in methods}
     for row in (row for run in runs for row in run.rows):
         values = values_of(row.metric)
-        if values is not None and row.stage in headings:
-            stages.add((row.stage, row.task))
+        if values is not None and row.stage in stages:
+            there.add((row.stage, row.task))
             names = tuple(name for name, _ in values)
             part = tuple(value for _, value in values)
             found.setdefault((row.task, row.split, names), {}).setdefault(row.metric, (part, row))
     made = []
     for (task, split, names), parts in found.items():
-        lines = {}
-        for stage, heading in headings.items():
-            if (stage, task) in stages:
-                lines[heading] = tuple(_cell(runs, stage, task, split, metric) for metric in parts)
+        having = [method for method in methods if (method.stage, task) in there]
+        cells = {
+            method.stage: tuple(_cell(runs, method.stage, task, split, metric) for metric in parts) for method in having
+        }
         shown, rows = zip(*parts.values(), strict=True)
-        made.append(Breakdown(task, split, names, shown, tuple(row.n for row in rows), lines))
+        lines = {", ".join(part): [cells[method.stage][i] for method in having] for i, part in enumerate(shown)}
+        few = len(shown) <= FEW
+        made.append(
+            Breakdown(
+                task,
+                split,
+                names,
+                shown,
+                tuple(row.n for row in rows),
+                {method.heading: cells[method.stage] for method in having},
+                judged(lines, [run.seed for run in runs], having, baseline, compared) if few else None,
+            )
+        )
     return tuple(made)
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from mtl_tickets.report import figures
 from mtl_tickets.report.breakdown_content import by_parts
 from mtl_tickets.report.choice_content import honest_choice
 from mtl_tickets.report.data import (
-    Difference,
-    Judgement,
     Ladder,
     ReportData,
     Rung,
 )
 from mtl_tickets.report.document import (
-    SIGNS,
     Block,
     Code,
     Document,
@@ -38,8 +35,8 @@ from mtl_tickets.report.run_content import cost, training, what_was_run
 from mtl_tickets.report.sparsity_content import sparsity, transfer
 from mtl_tickets.report.tables import AVERAGE, NOT_APPLICABLE, REMAINING, Comparison
 from mtl_tickets.report.ticket_content import tickets
-from mtl_tickets.report.verdict_content import signed, verdict
-from mtl_tickets.report.words import count, mean, numbers, p_value
+from mtl_tickets.report.verdict_content import differences, verdict
+from mtl_tickets.report.words import count, mean, numbers
 
 
 def document(data: ReportData) -> Document:
@@ -102,8 +99,10 @@ def _scores(data: ReportData) -> Iterable[Block]:
     if data.language is not None:
         yield _comparison(data.language, "Masked-language modelling (mlm) on held-out text: loss in nats per token")
     for i, judgement in enumerate(data.judgements):
-        table = _differences(judgement)
+        table = differences(judgement)
         yield table if i == 0 else Fold(f"The same against {judgement.baseline}", (table,))
+    for judgement in data.extra_judgements:
+        yield differences(judgement, average=False, where=" where another task's head answers")
     yield from on_other_rows(data)
 
 
@@ -114,25 +113,6 @@ def _comparison(table: Comparison, caption: str) -> Table:
         head: Text = name if name in (AVERAGE, REMAINING) else Said(name)
         rows.append(TableRow(head, tuple(shown), sums=name == AVERAGE))
     return Table(caption, (table.of, *(Said(heading) for heading in table.headings)), tuple(rows))
-
-
-def _differences(judgement: Judgement) -> Table:
-    def cells(items: Sequence[Difference]) -> tuple[TableCell, ...]:
-        return tuple(TableCell(signed(item)) for item in items)
-
-    rows = [TableRow(Said(task), cells(items)) for task, items in judgement.tasks.items()]
-    rows.append(TableRow(AVERAGE, cells(judgement.average), sums=True))
-    tested = any(item.p is not None for item in judgement.average)
-    if tested:
-        rows.append(TableRow("p of the average", tuple(TableCell(p_value(item.p)) for item in judgement.average)))
-    said = (
-        f"Differences to {judgement.baseline} in points, mean ± standard deviation over seeds; {SIGNS['better']} "
-        f"{SIGNS['worse']} where one is shown (p at most 0.05 after Holm's correction: on the average over the "
-        "methods, on tasks over all tasks and methods)"
-        if tested
-        else f"Differences to {judgement.baseline} in points; one seed, so that none of them can be tested"
-    )
-    return Table(said, ("task", *(Said(item.method) for item in judgement.average)), tuple(rows))
 
 
 # -- ladders -----------------------------------------------------------------------------------------------------------

@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtl_tickets.evaluation.verdicts import Outcome
-from mtl_tickets.report.breakdowns import Breakdown
 from mtl_tickets.report.subnetwork_data import Curve, Transfer
-from mtl_tickets.report.tables import Comparison, spread
+from mtl_tickets.report.tables import Cell, Comparison, spread
 
 # what sentences call the encoder of which nothing is pruned
 FULL = "the full model"
@@ -51,6 +50,26 @@ class Judgement:
     baseline: str
     average: tuple[Difference, ...]
     tasks: Mapping[str, tuple[Difference, ...]]
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """A split of a task by the ``names`` of its breakdown: ``parts``, each its values, with so many ``rows``, and for
+    each method, by its heading, the accuracy in % on every part. ``judgement``: the methods against the first baseline,
+    part by part; None where there are too many parts to ask, or nothing to compare."""
+
+    task: str
+    split: str
+    names: tuple[str, ...]
+    parts: tuple[tuple[str, ...], ...]
+    rows: tuple[int, ...]
+    lines: Mapping[str, tuple[Cell, ...]]
+    judgement: Judgement | None
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The parts, as text."""
+        return tuple(", ".join(part) for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -347,6 +366,8 @@ class ReportData:
     seeds: tuple[int, ...]
     scores: Comparison | None
     extra: Comparison | None
+    extra_judgements: tuple[Judgement, ...]
+    """On the tasks of ``extra``; their average is of no interest."""
     language: Comparison | None
     judgements: tuple[Judgement, ...]
     on_rows: OnRows | None

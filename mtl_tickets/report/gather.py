@@ -11,20 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mtl_tickets.errors import CheckpointError, Problem
-from mtl_tickets.evaluation.verdicts import Contrast, compare_all
 from mtl_tickets.report.breakdowns import breakdowns
 from mtl_tickets.report.choosing import optimism
 from mtl_tickets.report.courses import costs, courses, ladders
-from mtl_tickets.report.data import FULL, Difference, Judgement, Method, ReportData, SeedFacts, TaskFacts
+from mtl_tickets.report.data import FULL, Method, ReportData, SeedFacts, TaskFacts
+from mtl_tickets.report.judging import judgements
 from mtl_tickets.report.keeping import tickets_of
 from mtl_tickets.report.row_findings import on_rows
 from mtl_tickets.report.runs import Run, fullest, read_runs
 from mtl_tickets.report.stage_costs import stage_costs
 from mtl_tickets.report.subnetworks import curves, gaps, transfers
 from mtl_tickets.report.tables import (
-    AVERAGE,
-    REMAINING,
-    Comparison,
     comparison,
     evaluation_only,
     language_modelling,
@@ -59,7 +56,8 @@ def gather(place: str | Path, baselines: Sequence[str] = (), seeds: Sequence[int
     scores = comparison(rows, shown, learned, shown_seeds, recipe.reported) if shown and learned else None
     named = [f"multi/{name}" for name in baselines] or recipe.baselines[:1]
     judged = judgements(scores, methods, [*named, *recipe.baselines[1:]], recipe.compared) if scores else ()
-    models = any(not stage.startswith("yardstick/") for stage in stages)
+    models = tuple(method for method in methods if not method.stage.startswith("yardstick/"))
+    challenged = evaluation_only(rows, shown, extra, shown_seeds, recipe.reported) if extra and models else None
     pruned = "sparsity" in recipe.sections
     all_rungs = getattr(getattr(recipe, "search", None), "kind", "all") == "all"
     alone = (place / "config.yaml").is_file()
@@ -71,7 +69,8 @@ def gather(place: str | Path, baselines: Sequence[str] = (), seeds: Sequence[int
         methods=methods,
         seeds=shown_seeds,
         scores=scores,
-        extra=evaluation_only(rows, shown, extra, shown_seeds, recipe.reported) if extra and models else None,
+        extra=challenged,
+        extra_judgements=judgements(challenged, models, named[:1], recipe.compared) if challenged else (),
         language=language_modelling(rows, shown, shown_seeds, recipe.reported) if recipe.has_text else None,
         judgements=judged,
         on_rows=on_rows(used, methods, {item.baseline: [m.method for m in item.average] for item in judged}),
@@ -84,7 +83,7 @@ def gather(place: str | Path, baselines: Sequence[str] = (), seeds: Sequence[int
         tickets=tickets_of(used) if hasattr(recipe, "sharing") else None,
         courses=courses(used, methods),
         costs=stage_costs(used, headings) if pruned else costs(used, methods),
-        breakdowns=breakdowns(used, shown),
+        breakdowns=breakdowns(used, methods, named[0], recipe.compared),
         sections=recipe.sections,
         notes=_notes(first, used),
         missing=tuple(_missing(runs, used, headings, stages, asked)),
@@ -92,59 +91,6 @@ def gather(place: str | Path, baselines: Sequence[str] = (), seeds: Sequence[int
         runs=tuple(_seed(run) for run in runs),
         config=(first.path / "config.yaml").read_text(encoding="utf-8"),
         command=_command(first, [run.seed for run in runs]),
-    )
-
-
-def judgements(
-    scores: Comparison, methods: Sequence[Method], baselines: Sequence[str], compared: Sequence[str]
-) -> tuple[Judgement, ...]:
-    """The methods that are ``compared`` against each of ``baselines`` (both by stage). A baseline that is not there, or
-    has nothing to stand against, is left out, and so is a method that some task has no score of."""
-    complete = [
-        method
-        for method, average in zip(methods, scores.lines[AVERAGE], strict=True)
-        if average.values and not method.stage.startswith("yardstick/")  # a rule may be called as one
-    ]
-    values = {
-        task: {
-            method.name: dict(zip(scores.seeds, cell.values, strict=True))
-            for method, cell in zip(methods, scores.lines[task], strict=True)
-            if method in complete
-        }
-        for task in scores.lines
-        if task not in (AVERAGE, REMAINING)
-    }
-    together = [method.name for method in complete if method.stage in compared]
-    found = []
-    for stage in baselines:
-        baseline = next((method.name for method in complete if method.stage == stage), None)
-        against = [name for name in together if name != baseline]
-        if baseline is None or not against:
-            continue
-        of_both = {task: {name: by_name[name] for name in (*against, baseline)} for task, by_name in values.items()}
-        contrasts = compare_all(of_both, baseline)
-        found.append(
-            Judgement(
-                baseline,
-                tuple(_difference(contrast) for contrast in contrasts.average.values()),
-                {task: tuple(map(_difference, by.values())) for task, by in contrasts.tasks.items()},
-            )
-        )
-    return tuple(found)
-
-
-def _difference(contrast: Contrast) -> Difference:
-    verdict, test = contrast.verdict, contrast.test
-    interval = test.interval if test else None
-    return Difference(
-        contrast.a,
-        verdict.outcome,
-        verdict.sentence,
-        contrast.difference,
-        test.sd if test else None,
-        interval.low if interval else None,
-        interval.high if interval else None,
-        contrast.p,
     )
 
 

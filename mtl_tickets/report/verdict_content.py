@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mtl_tickets.report import figures
 from mtl_tickets.report.data import FULL, Difference, Judgement, ReportData
@@ -23,7 +23,8 @@ from mtl_tickets.report.document import (
     Text,
 )
 from mtl_tickets.report.standings import HEADINGS, standings
-from mtl_tickets.report.words import is_or_are, listed
+from mtl_tickets.report.tables import AVERAGE
+from mtl_tickets.report.words import is_or_are, listed, p_value
 
 # name -> what it is
 BASELINES = {
@@ -114,3 +115,28 @@ def signed(item: Difference) -> str:
     points = round(item.difference, 1)
     text = (f"{points:+.1f}" if points else "0.0") + ("" if item.sd is None else f" ± {item.sd:.1f}")
     return f"{text} {SIGNS[item.outcome]}" if item.outcome in ("better", "worse") else text
+
+
+def differences(judgement: Judgement, average: bool = True, of: str = "task", where: str = "") -> Table:
+    """A line for each task, or other thing that the judgement is over, and one for their ``average``."""
+
+    def cells(items: Sequence[Difference]) -> tuple[TableCell, ...]:
+        return tuple(TableCell(signed(item)) for item in items)
+
+    rows = [TableRow(Said(task), cells(items)) for task, items in judgement.tasks.items()]
+    if average:
+        rows.append(TableRow(AVERAGE, cells(judgement.average), sums=True))
+    tested = any(item.p is not None for item in judgement.average)
+    if tested and average:
+        rows.append(TableRow("p of the average", tuple(TableCell(p_value(item.p)) for item in judgement.average)))
+    families = (
+        ": on the average over the methods, on tasks over all tasks and methods" if average else ", over all here"
+    )
+    better, worse = SIGNS["better"], SIGNS["worse"]
+    said = (
+        f"Differences to {judgement.baseline}{where} in points, mean ± standard deviation over seeds; {better} {worse} "
+        f"where one is shown (p at most 0.05 after Holm's correction{families})"
+        if tested
+        else f"Differences to {judgement.baseline}{where} in points; one seed, so that none of them can be tested"
+    )
+    return Table(said, (of, *(Said(item.method) for item in judgement.average)), tuple(rows))
