@@ -16,6 +16,7 @@ from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.files import written_whole
 from mtl_tickets.model.fork import Fork
 from mtl_tickets.model.multitask import MultiTaskModel
+from mtl_tickets.processes import share_of
 from mtl_tickets.tasks.batches import BatchSettings, passes_over
 from mtl_tickets.tasks.encode import EncodedTask
 from mtl_tickets.tasks.metrics import compute, score
@@ -67,27 +68,24 @@ def predict_logits(
     batch_size: int = 128,
 ) -> dict[str, np.ndarray]:
     """For each of these tasks' heads float32 [rows, outputs], rows in the order of the data; all in one pass
-    (:meth:`MultiTaskModel.forward_all`). ``batch_size``: rows of the data times what the tasks make of them."""
+    (:meth:`MultiTaskModel.forward_all`). ``batch_size``: rows of the data times what the tasks make of them. Several
+    processes share the batches, and each has all answers in the end."""
     was_training = model.training
     model.eval()
     grown = max(Fork.of(model.gates, [model.task_index(head) for head in heads]).sizes)
     settings = BatchSettings(size=max(1, batch_size // grown))
-    parts: dict[str, list[torch.Tensor]] = {head: [] for head in heads}
-    order = []
-    for batch in passes_over({"": encoded}, settings, pad_id):
+    outputs = {head: model.tasks[model.task_index(head)].n_out for head in heads}
+    answers = {head: torch.zeros(len(encoded), n, device=accelerator.device) for head, n in outputs.items()}
+    for batch in passes_over({"": encoded}, settings, pad_id, share=share_of(accelerator)):
         moved = batch.to(accelerator.device)
         with accelerator.autocast():
-            logits = model.forward_all(moved.input_ids, moved.attention_mask, moved.token_type_ids, tasks=list(parts))
+            logits = model.forward_all(moved.input_ids, moved.attention_mask, moved.token_type_ids, tasks=list(answers))
+        rows = torch.from_numpy(batch.indices).to(accelerator.device)
         for head, found in logits.items():
-            parts[head].append(found)
-        order.append(batch.indices)
+            answers[head][rows] = found
     model.train(was_training)
-    rows = np.concatenate(order)
-    answers = {}
-    for head, portions in parts.items():
-        answers[head] = np.empty((len(encoded), portions[0].shape[1]), dtype=np.float32)
-        answers[head][rows] = torch.cat(portions).cpu().numpy()
-    return answers
+    # rows of other processes are 0 here
+    return {head: accelerator.reduce(found, "sum").cpu().numpy() for head, found in answers.items()}
 
 
 def predictions(model: MultiTaskModel, task: TaskSpec, logits: np.ndarray) -> np.ndarray:

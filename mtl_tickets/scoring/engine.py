@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from mtl_tickets.model.multitask import MultiTaskModel
+from mtl_tickets.processes import share_of
 from mtl_tickets.registry import Registry
 from mtl_tickets.settings import Settings, named
 from mtl_tickets.tasks.batches import Batch, BatchSettings, passes_over
@@ -95,7 +96,8 @@ def score_tasks(
     batch j = 0 .. T-1, which is the published defect 1 (gradients summed over all batches so far) in closed form:
     the sum over j of sums over i <= j, divided by T.
 
-    ``Scores.about.agreement`` is the rank agreement (Spearman) of the scores of even and odd rows.
+    ``Scores.about.agreement`` is the rank agreement (Spearman) of the scores of even and odd rows. Several processes
+    share the batches, and each has all scores in the end.
     """
     score = SCORES.get(settings.kind)
     if isinstance(score, WeightScore):
@@ -119,7 +121,7 @@ def score_tasks(
     index = {task: model.task_index(task) for task in names}
     position = {index[task]: i for i, task in enumerate(names)}
     with only_these_learn(model):
-        for batch in passes_over(sampled, BatchSettings(size=forward_rows), pad_id, index):
+        for batch in passes_over(sampled, BatchSettings(size=forward_rows), pad_id, index, share=share_of(accelerator)):
             on_device = batch.to(accelerator.device)
             per_example = gate_gradients(model, space, on_device, score, accelerator, within)
             rows = torch.from_numpy(batch.indices)
@@ -130,6 +132,7 @@ def score_tasks(
                 for part, value in per_example.items():
                     weighted = value[start:stop].to(summing).double() * weight.reshape(-1, *[1] * (value.ndim - 1))
                     totals[part][:, place].index_add_(0, odd, weighted)
+    totals = {part: accelerator.reduce(total, "sum") for part, total in totals.items()}
     result = {}
     for i, task in enumerate(names):
         halves = [{part: total[half, i].cpu().numpy() for part, total in totals.items()} for half in (0, 1)]

@@ -14,6 +14,7 @@ from mtl_tickets.errors import InputError, Problem
 from mtl_tickets.model.anatomy import layers_of
 from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.model.slices import own_weights, unit_matrices
+from mtl_tickets.processes import share_of
 from mtl_tickets.scoring.engine import only_these_learn, sample_rows
 from mtl_tickets.tasks.batches import BatchSettings, passes_over
 from mtl_tickets.tasks.encode import EncodedTask
@@ -115,11 +116,12 @@ def _mean_gradient(
     ((task, encoded),) = part.items()
     weights = _all(group)
     total = [torch.zeros_like(weight) for weight in weights]
-    for batch in passes_over(part, BatchSettings(size=forward_rows), pad_id, {task: model.task_index(task)}):
+    index, size = {task: model.task_index(task)}, BatchSettings(size=forward_rows)
+    for batch in passes_over(part, size, pad_id, index, share=share_of(accelerator)):
         loss = task_loss(model, batch.to(accelerator.device)) / len(encoded)
         for summed, gradient in zip(total, torch.autograd.grad(loss, weights), strict=True):
             summed.add_(gradient)
-    every = iter(total)
+    every = iter(accelerator.reduce(summed, "sum") for summed in total)
     return [{name: next(every).cpu() for name in of_layer} for of_layer in group]
 
 

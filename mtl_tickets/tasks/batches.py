@@ -249,15 +249,22 @@ class TaskBatches:
 
 
 def passes_over(
-    tasks: dict[str, EncodedTask], settings: BatchSettings, pad_id: int, index: dict[str, int] | None = None
+    tasks: dict[str, EncodedTask],
+    settings: BatchSettings,
+    pad_id: int,
+    index: dict[str, int] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """One pass over all examples, longest together, in no random order: for evaluation and scoring."""
+    """One pass over all examples, longest together, in no random order: for evaluation and scoring. ``share``:
+    (rank, processes), of which this one takes every batch that is its turn. The batches are those of one process, and
+    one may have none."""
+    rank, world = share
     names, encoded = list(tasks), list(tasks.values())
     which = np.repeat(np.arange(len(encoded)), [len(task) for task in encoded])
     indices = np.concatenate([np.arange(len(task)) for task in encoded])
     lengths = np.concatenate([task.lengths for task in encoded])
     order = np.argsort(lengths, kind="stable")
-    for begin in range(0, len(order), settings.size):
+    for begin in range(rank * settings.size, len(order), world * settings.size):
         chosen = order[begin : begin + settings.size]
         rows = _rows(which[chosen], indices[chosen])
         places = [index[name] if index else i for i, name in enumerate(names)]
