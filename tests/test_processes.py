@@ -1,4 +1,5 @@
-"""Processes that were started together find what one finds: answers, scores and gradients, each row counted once."""
+"""Processes that were started together find what one finds: answers, scores, gradients, trained weights, each row
+counted once; and what they were stopped in goes on as if they had not been."""
 
 import json
 import os
@@ -9,17 +10,48 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from accelerate import Accelerator
 
 from mtl_tickets.evaluation.evaluate import predict_logits
+from mtl_tickets.processes import share_of
 from mtl_tickets.scoring import ScoreSettings, score_tasks
 from mtl_tickets.scoring.gradients import gradient_products
-from mtl_tickets.tasks.batches import BatchSettings, passes_over
+from mtl_tickets.tasks.batches import BatchSettings, TaskBatches, passes_over
+from mtl_tickets.training.loop import TrainSettings, train
+from mtl_tickets.training.objectives.task_loss import task_loss
 from tests import tiny
 
 CLASSES = {"a": 2, "b": 3, "c": 1}
 # of the last one only one process has a batch
 ROWS = {"a": 41, "b": 35, "c": 3}
+# so that steps follow gradients, and not the signs of what is but rounding
+RATE = {"kind": "adamw", "lr": 2e-3, "eps": 0.1}
+
+
+def trained(accelerator, folder, regime="mixed", dropout=0.0, accumulate=1, stops=()):
+    """The weights and the history of a training, and its loss after every step."""
+    model = tiny.model(CLASSES, dropout)
+    tasks = {name: tiny.random_task(ROWS[name], n, seed=i) for i, (name, n) in enumerate(CLASSES.items())}
+    settings = TrainSettings(epochs=2, optimiser=RATE, accumulate=accumulate, batches={"size": 7, "regime": regime})
+    source = TaskBatches(tasks, settings.batches, 3, 0, share=share_of(accelerator))
+    seeds = []
+    for until in (*stops, None):
+        result = train(
+            model, source, task_loss, settings, accelerator, seed=3, checkpoint=folder / "at.safetensors", until=until,
+            before_step=lambda step: seeds.append(torch.initial_seed()),
+        )  # fmt: skip
+    accelerator.wait_for_everyone()
+    (folder / "at.safetensors").unlink(missing_ok=True)
+    # the bias of keys changes no attention: its gradient is rounding, which Adam makes steps of
+    weights = {name: w.tolist() for name, w in model.state_dict().items() if not name.endswith("key.bias")}
+    loss = [row["loss"] for row in result.history]
+    return {"weights": weights, "loss": loss, "examples": [result.examples], "seeds": seeds}
+
+
+def trainings(accelerator, folder):
+    kinds = {"mixed": {}, "one task": {"regime": "one_task"}, "accumulated": {"accumulate": 3}}
+    return {name: {**trained(accelerator, folder, **changes), "seeds": []} for name, changes in kinds.items()}
 
 
 def found(accelerator):
@@ -64,10 +96,16 @@ def test_every_row_is_in_one_batch_of_one_process(world):
 
 
 PROCESS = """
-import json
+import json, sys
+from pathlib import Path
 from accelerate import Accelerator
-from tests.test_processes import found
-print(json.dumps(found(Accelerator(cpu=True))))
+from tests.test_processes import found, trained, trainings
+accelerator, folder = Accelerator(cpu=True), Path(sys.argv[1])
+print(json.dumps([
+    {**found(accelerator), "trainings": trainings(accelerator, folder)},
+    trained(accelerator, folder, dropout=0.3),
+    trained(accelerator, folder, dropout=0.3, stops=(1, 5, 12)),
+]))
 """
 
 
@@ -77,12 +115,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_two_processes_find_what_one_finds():
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """What each of two processes found."""
+    tmp_path = tmp_path_factory.mktemp("together")
     at = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     at["ACCELERATE_USE_CPU"] = "true"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS],
+            [sys.executable, "-c", PROCESS, str(tmp_path)],
             env={**os.environ, **at, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             cwd=Path(__file__).parents[1],
             stdout=subprocess.PIPE,
@@ -93,12 +134,29 @@ def test_two_processes_find_what_one_finds():
     ]
     outputs = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    both = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
-    assert [one.pop("processes") for one in both] == [2, 2]
-    assert both[0] == both[1]
-    alone = found(Accelerator(cpu=True))
+    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+
+
+def test_two_processes_find_what_one_finds(together, tmp_path):
+    first, second = (dict(one[0]) for one in together)
+    assert first == second and first.pop("processes") == 2
+    accelerator = Accelerator(cpu=True)
+    alone = {**found(accelerator), "trainings": trainings(accelerator, tmp_path)}
     assert alone.pop("processes") == 1
-    expected, seen = flat(alone), flat(both[0])
+    expected, seen = flat(alone), flat(first)
     assert expected.keys() == seen.keys()
     for place, values in expected.items():
-        np.testing.assert_allclose(seen[place], values, rtol=1e-5, atol=1e-9, err_msg=place)
+        near = 1e-5 if "weights" in place else 1e-9
+        np.testing.assert_allclose(seen[place], values, rtol=1e-5, atol=near, err_msg=place)
+
+
+def test_trainings_of_two_processes_that_are_stopped_end_as_if_they_had_not_been(together):
+    for _, straight, stopped in together:
+        assert stopped == straight
+    assert {**together[0][1], "seeds": []} == {**together[1][1], "seeds": []}
+
+
+def test_processes_draw_other_numbers_in_every_step(together):
+    drawn = [seeds for _, straight, _ in together for seeds in straight["seeds"]]
+    steps = len(together[0][1]["seeds"])
+    assert steps > 20 and len(set(drawn)) == len(drawn) == 2 * steps

@@ -16,6 +16,7 @@ from mtl_tickets.model import store, weight_masks
 from mtl_tickets.model.encoders import encoder_hash, read_config
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
 from mtl_tickets.model.settings import EncoderSettings
+from mtl_tickets.processes import share_of
 from mtl_tickets.progress import Progress
 from mtl_tickets.recipes.jobs import PRETRAINED, Start, StoppedAfter, Training, put_on_top
 from mtl_tickets.recipes.made_from import MadeFrom
@@ -324,8 +325,7 @@ class Workbench:
             settings.batches,
             seed,
             self.tokenizer.pad_token_id,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
+            share=share_of(self.accelerator),
         )
 
     def _info(self, task: str) -> TaskInfo:

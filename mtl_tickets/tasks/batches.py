@@ -12,6 +12,7 @@ compiled model sees few shapes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -78,7 +79,7 @@ class Batch:
     by task. ``labels``: one tensor a segment, int64 or float32 [stop - start], or None where unlabelled. ``indices``:
     int64 [B], each row's index in its task. ``count``: what the summed loss is divided by; under several processes it
     counts the rows of all of them. ``tokens``: how many are no padding. ``weight`` is 0 for the stand-in row of a
-    process that has no row of this batch.
+    process that has no row of this batch. ``present``: the tasks that some process has a row of, in training.
     """
 
     input_ids: torch.Tensor
@@ -90,20 +91,17 @@ class Batch:
     count: int
     tokens: int
     weight: float = 1.0
+    present: frozenset[int] = frozenset()
 
     def to(self, device: torch.device) -> Batch:
         if device.type == "cpu":
             return self
-        return Batch(
-            moved_to(device, self.input_ids),
-            moved_to(device, self.attention_mask),
-            moved_to(device, self.token_type_ids),
-            self.segments,
-            [None if label is None else moved_to(device, label) for label in self.labels],
-            self.indices,
-            self.count,
-            self.tokens,
-            self.weight,
+        return dataclasses.replace(
+            self,
+            input_ids=moved_to(device, self.input_ids),
+            attention_mask=moved_to(device, self.attention_mask),
+            token_type_ids=moved_to(device, self.token_type_ids),
+            labels=[None if label is None else moved_to(device, label) for label in self.labels],
         )
 
 
@@ -120,8 +118,8 @@ class TaskBatches:
     """Training batches over several tasks.
 
     ``tasks``: name -> encoded training examples, in the order of the model's tasks (position = task index; a name may
-    be missing by giving ``index``). ``rank`` and ``world``: every process takes its share of each global batch, so
-    that with ``one_task`` all processes train the same task in the same step.
+    be missing by giving ``index``). ``share``: (rank, processes), of which each takes its part of every global batch:
+    with ``one_task`` all processes train the same task in the same step.
     """
 
     def __init__(
@@ -131,8 +129,7 @@ class TaskBatches:
         seed: int,
         pad_id: int,
         index: dict[str, int] | None = None,
-        rank: int = 0,
-        world: int = 1,
+        share: tuple[int, int] = (0, 1),
     ):
         self.names = list(tasks)
         self.tasks = list(tasks.values())
@@ -140,7 +137,7 @@ class TaskBatches:
         self.seed = seed
         self.pad_id = pad_id
         self.index = [index[name] if index else i for i, name in enumerate(tasks)]
-        self.rank, self.world = rank, world
+        self.rank, self.world = share
         self._planned: tuple[int, Plan] | None = None
 
     def plan(self, epoch: int) -> Plan:
@@ -169,6 +166,7 @@ class TaskBatches:
             count,
         )
         batch.weight = 1.0 if share else 0.0
+        batch.present = frozenset(self.index[part.task] for part in rows)
         return batch
 
     def _make_plan(self, epoch: int) -> Plan:

@@ -3,6 +3,9 @@
 The loop knows batches, an objective and an optimiser; what is learned is the objective's business. Stopping at any
 moment and resuming gives the same weights bit for bit on a CPU: batches are a pure function of (seed, epoch), and a
 checkpoint holds everything else.
+
+Several processes share the rows of every batch (``accelerate launch``). Each has random numbers of its own, drawn anew
+from the seed, the step and its rank before every step, so that the checkpoint of the first is enough for all.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from torch import nn
 
 from mtl_tickets.errors import MtlTicketsError
 from mtl_tickets.model.compiled import compiled
+from mtl_tickets.processes import share_of
 from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.batches import BatchSettings
 from mtl_tickets.training.accumulation import accumulation_device
@@ -140,6 +144,7 @@ def train(
         if on_step:
             on_step(place.step)
     summing = accumulation_device(accelerator.device)
+    rank, world = share_of(accelerator)
     loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=summing)
     parameters = [p for p in model.parameters() if p.requires_grad]
     counted = saved = time.monotonic()
@@ -168,16 +173,22 @@ def train(
             while place.batch < batches_in_epoch:
                 window = [next(batches) for _ in range(min(settings.accumulate, batches_in_epoch - place.batch))]
                 count = sum(batch.count for batch in window)
+                if world > 1:
+                    torch.manual_seed(int(np.random.SeedSequence([seed, place.step, rank]).generate_state(1)[0]))
                 if before_step:
                     before_step(place.step)
+                step_loss = torch.zeros_like(loss_sum)
                 for position, batch in enumerate(window):
                     last = position == len(window) - 1
                     with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
                         loss = objective(wrapped, batch) * batch.weight
                         # gradients are averaged over processes, the sum over all rows is divided by all rows
                         accelerator.backward(loss * (accelerator.num_processes / count))
-                    loss_sum += loss.detach().to(summing)
+                    step_loss += loss.detach().to(summing)
                     place.loss_count += batch.count
+                loss_sum += accelerator.reduce(step_loss, "sum")
+                if world > 1:
+                    _leave_absent(model, window)
                 if settings.optimiser.clip:
                     accelerator.clip_grad_norm_(parameters, settings.optimiser.clip)
                 factor = learning_rate(*stretch(place.step, steps, restarts), settings.optimiser)
@@ -200,7 +211,7 @@ def train(
             making.close()
             if place.step == until:
                 break
-            mean_loss = float(accelerator.reduce(loss_sum, "sum")) / place.loss_count
+            mean_loss = float(loss_sum) / place.loss_count
             if not np.isfinite(mean_loss):
                 raise TrainingDiverged(
                     f"the loss of epoch {place.epoch + 1} is {mean_loss}: lower the learning rate "
@@ -222,8 +233,19 @@ def train(
         # under mixed precision accelerate puts the method back as an attribute, which a copied model would share
         vars(model).pop("forward", None)
         _free(accelerator)
+    accelerator.wait_for_everyone()  # who goes on from the checkpoint finds it whole
     model.eval()
     return TrainResult(place.history, place.step, place.examples, place.seconds + time.monotonic() - counted)
+
+
+def _leave_absent(model: nn.Module, window: Sequence[Any]) -> None:
+    """Heads of tasks that no process has a row of get no step, as with one process: their gradients, which processes
+    must all have to agree on, are 0, and a step of an optimiser with momentum or weight decay is not."""
+    present = {task for batch in window for task in getattr(batch, "present", ())}
+    for number, head in enumerate(getattr(model, "heads", nn.ModuleDict()).values()):
+        if number not in present:
+            for parameter in head.parameters():
+                parameter.grad = None
 
 
 def total_steps(source: BatchSource, settings: TrainSettings) -> int:

@@ -119,7 +119,7 @@ def test_a_token_budget_is_kept(tasks):
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_a_batch(tasks, regime, world):
     settings = BatchSettings(size=8, regime=regime)
-    ranks = [TaskBatches(tasks, settings, 0, 0, rank=rank, world=world) for rank in range(world)]
+    ranks = [TaskBatches(tasks, settings, 0, 0, share=(rank, world)) for rank in range(world)]
     rows = []
     for shares in zip(*(rank.iterate(0) for rank in ranks), strict=True):
         assert len({share.count for share in shares}) == 1
