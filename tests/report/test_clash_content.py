@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from mtl_tickets.errors import TicketError
-from mtl_tickets.report.content import document
 from mtl_tickets.report.data import ReportData
 from mtl_tickets.report.document import Fold, Heading, Paragraph, Table, plain
 from mtl_tickets.report.gather import gather
 from mtl_tickets.report.runs import Run
+from mtl_tickets.report.ticket_content import tickets
 from mtl_tickets.report.write import write_report
 from mtl_tickets.tickets.affinity import conflict_units
 from mtl_tickets.tickets.forecast import forecast
@@ -35,15 +35,16 @@ def data(folder) -> ReportData:
     return gather(folder)
 
 
-def section(data: ReportData) -> list:
-    (found,) = (section for section in document(data).sections if section.name == "tickets")
-    return list(found.blocks)
+@pytest.fixture(scope="module")
+def blocks(data) -> list:
+    """Of the section on tickets. It is drawn, which takes its time."""
+    return list(tickets(data))
 
 
-def tables(data: ReportData) -> dict[str, Table]:
+def tables(blocks: list) -> dict[str, Table]:
     """By the first words of their captions."""
-    folded = [block for fold in section(data) if isinstance(fold, Fold) for block in fold.blocks]
-    found = [block for block in [*section(data), *folded] if isinstance(block, Table)]
+    folded = [block for fold in blocks if isinstance(fold, Fold) for block in fold.blocks]
+    found = [block for block in [*blocks, *folded] if isinstance(block, Table)]
     return {" ".join(plain(table.caption).split()[:2]): table for table in found}
 
 
@@ -87,8 +88,8 @@ def test_conflicts_are_counted_over_all_units(data, folder):
     assert sum(map(sum, (pair.conflict.opposed for pair in data.tickets.pairs))) > 0
 
 
-def test_the_table_of_pairs_has_the_cosine(data):
-    table = tables(data)["Every pair"]
+def test_the_table_of_pairs_has_the_cosine(data, blocks):
+    table = tables(blocks)["Every pair"]
     column = table.headings.index("gradient cosine")
     means = {" + ".join(pair.tasks): statistics.fmean(pair.cosine) for pair in data.tickets.pairs}
     for row in table.rows:
@@ -97,18 +98,18 @@ def test_the_table_of_pairs_has_the_cosine(data):
     assert table.headings[max(table.words)] == "forecast"
 
 
-def test_the_report_says_whose_halves_do_not_agree(data):
-    said = [plain(block.text) for block in section(data) if isinstance(block, Paragraph)]
+def test_the_report_says_whose_halves_do_not_agree(blocks):
+    said = [plain(block.text) for block in blocks if isinstance(block, Paragraph)]
     (trust,) = (text for text in said if "even and odd rows" in text)
     assert "do not agree at all for 1 task (rte)" in trust
     (cosines,) = (text for text in said if text.startswith("Cosines of the gradients"))
     assert "calm + likeness (-" in cosines and "-0.33 on average" in cosines
-    table = tables(data)["The gradient"]
+    table = tables(blocks)["The gradient"]
     assert [plain(row.head) for row in table.rows] == list(TASKS)
 
 
-def test_units_in_conflict_are_named(data):
-    table = tables(data)["Units that"]
+def test_units_in_conflict_are_named(data, blocks):
+    table = tables(blocks)["Units that"]
     assert "gradients oppose" in table.headings
     assert len(table.rows) == len(data.tickets.pairs)
     assert any("of layer" in plain(row.cells[-1].text) for row in table.rows)
@@ -121,9 +122,10 @@ def test_runs_without_gradients_are_reported_as_before(folder, tmp_path, without
         shutil.rmtree(tmp_path / "made" / f"seed-{seed}" / "stages" / "gradients")
     data = gather(tmp_path / "made")
     assert data.tickets.gradients == () and {pair.cosine for pair in data.tickets.pairs} == {()}
-    assert "gradient cosine" not in tables(data)["Every pair"].headings
-    assert "gradients oppose" not in tables(data)["Units that"].headings
-    assert "Gradients" not in [block.text for block in section(data) if isinstance(block, Heading)]
+    blocks = list(tickets(data))
+    assert "gradient cosine" not in tables(blocks)["Every pair"].headings
+    assert "gradients oppose" not in tables(blocks)["Units that"].headings
+    assert "Gradients" not in [block.text for block in blocks if isinstance(block, Heading)]
     assert all("gradient" not in reason for pair in data.tickets.pairs for reason in pair.reasons)
 
 
@@ -150,5 +152,5 @@ def test_two_tasks_balance_and_are_not_blamed_for_it(tmp_path):
     (pair,) = data.tickets.pairs
     assert pair.cosine == (pytest.approx(-1),) and pair.conflict.opposed == (0,)
     assert "gradients oppose" not in pair.reasons[0]
-    said = " ".join(plain(block.text) for block in section(data) if isinstance(block, Paragraph))
+    said = " ".join(plain(block.text) for block in tickets(data) if isinstance(block, Paragraph))
     assert "2 equally long ones that do have cosines of -1.00" in said
