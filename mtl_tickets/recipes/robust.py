@@ -267,10 +267,10 @@ FOR_ISOLATED = After(method="masks", full="standard", loss="product_of_experts")
 REWOUND = "rewound-poe"
 
 
-def _full(loss: Loss | None, task: str) -> str:
+def _full(loss: Loss, task: str) -> str:
     """The stage of the full model that is fine-tuned with a loss."""
     return f"{_full_name(loss)}/{task}"
 
 
-def _full_name(loss: Loss | None) -> str:
-    return FULL if loss in (None, "standard") else f"{FULL}-{CODES[loss]}"
+def _full_name(loss: Loss) -> str:
+    return FULL if loss == "standard" else f"{FULL}-{CODES[loss]}"

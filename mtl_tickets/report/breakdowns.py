@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mtl_tickets.evaluation.records import Row
 from mtl_tickets.report.data import Breakdown, Method
@@ -35,23 +36,17 @@ def breakdowns(
     made = []
     for (task, split, names), parts in found.items():
         having = [method for method in methods if (method.stage, task) in there]
-        cells = {
-            method.stage: tuple(_cell(runs, method.stage, task, split, metric) for metric in parts) for method in having
-        }
         shown, rows = zip(*parts.values(), strict=True)
-        lines = {", ".join(part): [cells[method.stage][i] for method in having] for i, part in enumerate(shown)}
-        few = len(shown) <= FEW
-        made.append(
-            Breakdown(
-                task,
-                split,
-                names,
-                shown,
-                tuple(row.n for row in rows),
-                {method.heading: cells[method.stage] for method in having},
-                judged(lines, [run.seed for run in runs], having, baseline, compared) if few else None,
-            )
-        )
+        lines = {
+            method.heading: tuple(_cell(runs, method.stage, task, split, metric) for metric in parts)
+            for method in having
+        }
+        item = Breakdown(task, split, names, shown, tuple(row.n for row in rows), lines, None)
+        if len(shown) <= FEW:
+            by_part = dict(zip(item.shown, zip(*lines.values(), strict=True), strict=True))
+            seeds = [run.seed for run in runs]
+            item = replace(item, judgement=judged(by_part, seeds, having, baseline, compared))
+        made.append(item)
     return tuple(made)
 
 

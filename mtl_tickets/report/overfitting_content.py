@@ -33,8 +33,6 @@ def overfitting(data: ReportData) -> Iterable[Block]:
 def finding_of_gaps(item: Curve) -> str:
     said = [f"{item.task}, training less dev score in points: {FULL} {points(item.mean)}"]
     for kind in item.kinds:
-        found = item.of(kind)
-        ends = found if len(found) < 3 else (found[0], found[-1])
-        numbers = " and ".join(f"{points(one.mean)} at {one.percent} %" for one in ends)
+        numbers = " and ".join(f"{points(one.mean)} at {one.percent} %" for one in item.ends(kind))
         said.append(f"{item.names[kind]} {numbers}")
     return "; ".join(said) + "."

@@ -83,10 +83,8 @@ def finding_of_curve(item: Curve) -> str:
     verb = "has" if item.less_is_better else "scores"
     said = [f"{item.task}: {FULL} {verb} {what}{item.mean:.{decimals}f}"]
     for kind in item.kinds:
-        name, found = item.names[kind], item.of(kind)
-        ends = found if len(found) < 3 else (found[0], found[-1])
-        numbers = " and ".join(f"{one.mean:.{decimals}f} at {_percent(one)} %" for one in ends)
-        said.append(f"{name} {verb} {numbers}{_up_to(item, kind)}")
+        numbers = " and ".join(f"{one.mean:.{decimals}f} at {_percent(one)} %" for one in item.ends(kind))
+        said.append(f"{item.names[kind]} {verb} {numbers}{_up_to(item, kind)}")
     return "; ".join(said) + "."
 
 

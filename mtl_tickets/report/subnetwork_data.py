@@ -63,6 +63,11 @@ class Curve:
     def of(self, kind: str) -> list[Subnetwork]:
         return [item for item in self.found if item.kind == kind]
 
+    def ends(self, kind: str) -> list[Subnetwork]:
+        """The largest and the smallest, which sentences are about."""
+        found = self.of(kind)
+        return found if len(found) < 3 else [found[0], found[-1]]
+
     @property
     def mean(self) -> float:
         """Of the full model."""

@@ -186,9 +186,10 @@ def train(
                         accelerator.backward(loss * (accelerator.num_processes / count))
                     step_loss += loss.detach().to(summing)
                     place.loss_count += batch.count
-                loss_sum += accelerator.reduce(step_loss, "sum")
                 if world > 1:
+                    step_loss = accelerator.reduce(step_loss, "sum")
                     _leave_absent(model, window)
+                loss_sum += step_loss
                 if settings.optimiser.clip:
                     accelerator.clip_grad_norm_(parameters, settings.optimiser.clip)
                 factor = learning_rate(*stretch(place.step, steps, restarts), settings.optimiser)
