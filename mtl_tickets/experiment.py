@@ -116,6 +116,11 @@ class Loaded:
         """The same with its folder in ``output``."""
         return Loaded(self.experiment.model_copy(update={"output": output}), self.tasks, self.file, self.base)
 
+    def with_one_worker(self) -> Loaded:
+        """The same, run by one process."""
+        experiment = self.experiment.model_copy(update={"workers": 1})
+        return Loaded(experiment, self.tasks, self.file, self.base)
+
     def sources(self, spec: TaskSpec) -> dict[str, Source]:
         """Where each split that a run reads comes from. A split that no source has is left out: reading says so."""
         found = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,19 @@ from typing import IO
 
 from mtl_tickets.errors import CheckpointError, Problem
 
+_thrown_away = contextvars.ContextVar("thrown_away", default=False)
+
+
+@contextlib.contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Inside, the writers of this module write into a folder of their own that goes at once: of several processes that
+    do the same, one leaves the files."""
+    token = _thrown_away.set(True)
+    try:
+        yield
+    finally:
+        _thrown_away.reset(token)
+
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -24,6 +38,10 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     A reader, or a process killed at any moment, sees the old file or the new one and never a part of either.
     """
+    if _thrown_away.get():
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch, path.name)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
@@ -42,6 +60,10 @@ def written_whole(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """Like :func:`written_whole` for a folder: fill the folder given; it takes the place of ``path`` at the end."""
+    if _thrown_away.get():
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:

@@ -1,10 +1,79 @@
-"""Processes that were started together and work as one: who does what."""
+"""Processes that were started together (``accelerate launch``, ``torchrun``) and work as one: who does what.
+
+All of them go through the same steps in the same order. What one of them would write, decide or find on disk is done by
+the first, and told to the others: :func:`by_main`.
+"""
 
 from __future__ import annotations
 
-from accelerate import Accelerator
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from mtl_tickets.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator, PartialState
+
+Found = TypeVar("Found")
 
 
 def share_of(accelerator: Accelerator) -> tuple[int, int]:
     """(rank, processes): this process's share of the batches of :func:`mtl_tickets.tasks.batches.passes_over`."""
     return accelerator.process_index, accelerator.num_processes
+
+
+def group() -> PartialState:
+    """The processes that were started with this one, which it joins here. Without GPUs accelerate lets processes work
+    together only where it is told to use CPUs; else each would take itself for the only one."""
+    import torch
+    from accelerate import PartialState
+
+    if PartialState._shared_state:
+        return PartialState()
+    return PartialState(cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available())
+
+
+def accelerator_for(mixed_precision: str | None = None) -> Accelerator:
+    """This process's, of its group. Accelerate keeps the first precision of a process for ever; here a process may do
+    several things, each with its own. None: what there is.
+
+    Raises :class:`InputError` for fp16 without an NVIDIA GPU.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if mixed_precision == "fp16" and not torch.cuda.is_available():
+        rule, hint = "fp16 needs an NVIDIA GPU", "use bf16 or no"
+        raise InputError(Problem(rule, place="mixed_precision", found=mixed_precision, hint=hint))
+    group()
+    known = AcceleratorState().mixed_precision if AcceleratorState._shared_state else mixed_precision
+    if mixed_precision is not None and known != mixed_precision:
+        AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=mixed_precision)
+
+
+def is_main() -> bool:
+    """Whether this is the first process of those that were started together; one that is alone is."""
+    return bool(group().is_main_process)
+
+
+def by_main(work: Callable[[], Found]) -> Found:
+    """What ``work()`` returns, or the error it ends with, in the first process, which alone does it; all others wait
+    and are given the same. Every process must come here, in the same order; what is found must be picklable."""
+    from accelerate.utils import broadcast_object_list
+
+    here = group()
+    if here.num_processes == 1:
+        return work()
+    outcome: list[tuple[Found | None, Exception | None]] = [(None, None)]
+    if here.is_main_process:
+        try:
+            outcome[0] = work(), None
+        except Exception as error:  # raised again below, in all of them
+            outcome[0] = None, error
+    found, failed = broadcast_object_list(outcome)[0]
+    if failed is not None:
+        raise failed
+    return found

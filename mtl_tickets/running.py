@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mtl_tickets.errors import ConfigError, InputError, Problem, nearest
 from mtl_tickets.evaluation.records import read_rows
 from mtl_tickets.experiment import Loaded
+from mtl_tickets.processes import accelerator_for, by_main, is_main
 from mtl_tickets.progress import Progress, Silent
 from mtl_tickets.recipes.jobs import StoppedAfter
 from mtl_tickets.recipes.run_directory import RunDirectory
@@ -47,7 +49,7 @@ def run_experiment(
     other data. A finished run whose encoder and data lie where they lay is believed unread.
     """
     experiment = loaded.experiment
-    progress = progress or Silent()
+    progress = progress if progress is not None and is_main() else Silent()
     if to is not None and to not in experiment.recipe.stages:
         hint = nearest(to, list(experiment.recipe.stages))
         raise InputError(Problem(f"no such stage of {experiment.recipe.kind}", file="--to", found=to, hint=hint))
@@ -61,9 +63,13 @@ def run_experiment(
                 finished = _run_recipe(loaded, run, to, progress)
             elif run.began_elsewhere(loaded.places):
                 _keep_inputs(loaded, run, open_workbench(loaded, run, progress))
-        rows = [row.to_json() for row in read_rows(run.path / "results.jsonl")]
+        rows = by_main(functools.partial(_rows, run.path))
         summaries.append(RunSummary(run.path, seed, finished, rows))
     return summaries
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    return [row.to_json() for row in read_rows(folder / "results.jsonl")]
 
 
 def _run_recipe(loaded: Loaded, run: RunDirectory, to: str | None, progress: Progress) -> bool:
@@ -87,19 +93,12 @@ def _keep_inputs(loaded: Loaded, run: RunDirectory, bench: Workbench) -> None:
 
 def open_workbench(loaded: Loaded, run: RunDirectory, progress: Progress, to: str | None = None) -> Workbench:
     """Reads all data (so that bad data is refused before anything is trained), the encoder and the device."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
     from mtl_tickets.model.anatomy import longest_input
     from mtl_tickets.model.encoders import load_tokenizer, read_config
     from mtl_tickets.pretraining.encoders import resolve_encoder
 
     experiment = loaded.experiment
-    _check_precision(experiment.mixed_precision)
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != experiment.mixed_precision:
-        # accelerate keeps the first precision of a process for ever; here a process may run several experiments
-        AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=experiment.mixed_precision)
+    accelerator = accelerator_for(experiment.mixed_precision)
     encoder = str(resolve_encoder(experiment.encoder.name, experiment.cache, progress))
     tokenizer = load_tokenizer(encoder)
     _check_lengths(loaded, longest_input(read_config(encoder)))
@@ -121,15 +120,22 @@ def open_workbench(loaded: Loaded, run: RunDirectory, progress: Progress, to: st
         for added in several:
             ids = loaded.tasks[added.task].ids_in_head(loaded.tasks[name].labels, added.labels)
             data[name].add_training_rows(data[added.task], added.split, ids, added.times)
-    problems: list[Problem] = []
-    for name, task in data.items():
-        progress.stage(f"data/{name}")
-        try:
-            task.read(train=loaded.tasks[name].head is None)
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
+    learned = [name for name, spec in loaded.tasks.items() if spec.head is None]
+
+    def read() -> None:
+        problems: list[Problem] = []
+        for name, task in data.items():
+            progress.stage(f"data/{name}")
+            try:
+                task.read(train=name in learned)
+            except InputError as error:
+                problems += error.problems
+        if problems:
+            raise InputError(problems)
+
+    by_main(read)  # which leaves encoded rows in the cache
+    if not accelerator.is_main_process:
+        read()
     extra = [name for name, spec in loaded.tasks.items() if spec.head is not None]
     return Workbench(
         run,
@@ -166,12 +172,3 @@ def _check_lengths(loaded: Loaded, longest: int) -> None:
     ]
     if problems:
         raise ConfigError(problems)
-
-
-def _check_precision(precision: str) -> None:
-    import torch
-
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise InputError(
-            Problem("fp16 needs an NVIDIA GPU", place="mixed_precision", found=precision, hint="use bf16 or no")
-        )

@@ -62,12 +62,11 @@ class Served:
     """A model ready to be asked, with its tokenizer."""
 
     def __init__(self, place: ModelPlace):
-        from accelerate import Accelerator
-
         from mtl_tickets.model import store
+        from mtl_tickets.processes import accelerator_for
 
         self.place = place
-        self.accelerator = Accelerator()
+        self.accelerator = accelerator_for()
         self.model: MultiTaskModel = store.load(place.folder, device=self.accelerator.device)
         self.tokenizer = store.load_tokenizer(place.folder)
         self._extra = store.read_extra(place.folder)

@@ -24,9 +24,18 @@ INTERRUPTED = 130
 
 
 def out() -> Console:
-    """Where results go. Made anew each time: tests and pipes exchange ``sys.stdout``. Of several processes that train
-    together (RANK is set by their launcher) one speaks."""
-    return Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+    """Where results go. Made anew each time: tests and pipes exchange ``sys.stdout``."""
+    return Console(highlight=False, quiet=not speaks())
+
+
+def speaks() -> bool:
+    """Whether this process says and writes what comes of a command: of several that train together, one. RANK is set
+    by their launcher."""
+    return _rank() == "0"
+
+
+def _rank() -> str:
+    return os.environ.get("RANK", "0")
 
 
 def err() -> Console:
@@ -61,8 +70,9 @@ def print_errors(error: Exception) -> None:
     """Every problem on a line of its own."""
     lines = [str(problem) for problem in error.problems] if isinstance(error, InputError) else [str(error)]
     console = err()
+    label = "error: " if speaks() else f"error in process {_rank()}: "
     for line in lines:
-        console.print(Text.assemble(("error: ", "bold red"), visible(line)), soft_wrap=True)
+        console.print(Text.assemble((label, "bold red"), visible(line)), soft_wrap=True)
 
 
 def visible(text: str) -> str:

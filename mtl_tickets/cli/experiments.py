@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mtl_tickets.cli.console import err, out, same_command_resumed, size_of
+from mtl_tickets.cli.console import err, out, same_command_resumed, size_of, speaks
 from mtl_tickets.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def run(
     console.print(f"writing to {loaded.folder}", markup=False, soft_wrap=True)
     with make_progress(console) as progress:
         runs = run_experiment(loaded, seeds=wanted, resume=resume, restart=restart, to=to, progress=progress)
+    if not speaks():
+        return
     if all(summary.finished for summary in runs):
         _show_table(loaded, runs)
     else:
@@ -97,9 +99,7 @@ def _show_table(loaded: Loaded, runs: list[RunSummary]) -> None:
     console.print(notes)
     console.print()
     # paths are printed whole, to be copied
-    paths = written(loaded, runs)
-    if not console.quiet:  # of several processes one writes
-        paths |= _report(loaded.folder)
+    paths = written(loaded, runs) | _report(loaded.folder)
     for label, path in paths.items():
         console.print(Text.assemble((f"{label:<{max(map(len, paths))}}  ", "bold"), str(path)), soft_wrap=True)
 

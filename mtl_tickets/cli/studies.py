@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mtl_tickets.cli.console import out
+from mtl_tickets.cli.console import out, speaks
 from mtl_tickets.cli.experiments import PANEL, Settings
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ def add_to(app: typer.Typer) -> None:
 def study(
     file: Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a shipped one.")],
     settings: Settings = None,
+    executor: Annotated[
+        str | None,
+        typer.Option("--executor", metavar="KIND", help="Who does the runs: local, ray. Changes no number."),
+    ] = None,
     only_table: Annotated[
         bool, typer.Option("--table", help="Run nothing: the table and the report of what is there.")
     ] = False,
@@ -37,13 +41,16 @@ def study(
         from mtl_tickets.report.write import write_study
         from mtl_tickets.study.plan import load_study
         from mtl_tickets.study.runs import run_study, write_index
-    asked = load_study(file, settings or ())
+    chosen = [] if executor is None else [f"executor.kind={executor}"]
+    asked = load_study(file, [*chosen, *(settings or ())])
     console.print(f"writing to {asked.folder}", markup=False, soft_wrap=True)
     if only_table:
         write_index(asked)
     else:
         with make_progress(console) as progress:
             run_study(asked, progress, told=progress.say)
+    if not speaks():
+        return
     with console.status("reading the runs"):
         found = gather_study(asked.folder)
         report = write_study(found, asked.folder)

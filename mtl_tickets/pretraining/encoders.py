@@ -73,14 +73,11 @@ def built(name: str, settings: PretrainSettings, cache: Path, progress: Progress
 
     A build that was stopped goes on. A second process that needs the encoder meanwhile waits for the first.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import broadcast_object_list
-
     from mtl_tickets.pretraining.pretrain import RECORD, pretrain
     from mtl_tickets.pretraining.text import find_sources
+    from mtl_tickets.processes import accelerator_for, by_main
 
-    # in a process that has an accelerator already, this is the same one, with its precision
-    accelerator = Accelerator()
+    accelerator = accelerator_for()
     sources = [
         s.fingerprint() for s in find_sources(settings.text, settings.playground_tokens, settings.packs_vocabulary)
     ]
@@ -88,8 +85,7 @@ def built(name: str, settings: PretrainSettings, cache: Path, progress: Progress
     folder = cache / "encoders" / f"{name}-{key}"
     with _turn(folder) if accelerator.is_main_process else contextlib.nullcontext():
         # all processes of one run do what the main process found, or they would wait for each other for ever
-        exists = [(folder / RECORD).is_file()]
-        if not broadcast_object_list(exists)[0]:
+        if not by_main((folder / RECORD).is_file):
             if progress is not None:
                 progress.say(f"building the encoder {name!r} in {folder}")
             with _one_thread():

@@ -23,7 +23,8 @@ class MaskedBatch:
 
     ``input_ids``: int64 [B, S]. ``positions``: int64 [M], places in the flattened B * S. ``labels``: int64 [M], the
     tokens that stood there. ``count``: M, over all processes. ``weight`` is 0 for the stand-in of a process that has
-    no sequence of this batch. ``attention_mask``: int64 [B, S]; None where nothing is padding. ``token_type_ids`` and
+    no sequence of this batch. ``rows`` and ``tokens`` (padding left out): the share of the whole batch's that are here.
+    ``attention_mask``: int64 [B, S]; None where nothing is padding. ``token_type_ids`` and
     ``follows``: as :class:`Rows` has them. ``pairs``: what the objective beside is the mean over, over all processes:
     sequences with two passages, or rows that have a neighbour.
     """
@@ -33,6 +34,8 @@ class MaskedBatch:
     labels: torch.Tensor
     count: int
     weight: float = 1.0
+    rows: float = 1.0
+    tokens: float = 1.0
     attention_mask: torch.Tensor | None = None
     token_type_ids: torch.Tensor | None = None
     follows: torch.Tensor | None = None
@@ -136,6 +139,8 @@ class MaskedBatches:
             # a text of nothing but special tokens has nothing to predict; the loop divides by count
             max(1, count),
             weight,
+            len(mine) / len(inputs),
+            len(mine) / len(inputs) if rows.real is None else float(rows.real[mine].sum() / rows.real.sum()),
             part(None if rows.real is None else rows.real.astype(np.int64)),
             part(rows.types),
             part(rows.follows),

@@ -16,7 +16,7 @@ import pydantic
 import torch
 from accelerate import Accelerator
 
-from mtl_tickets.errors import CheckpointError, DataError, InputError, Problem
+from mtl_tickets.errors import CheckpointError, DataError, Problem
 from mtl_tickets.files import digest, folder_written_whole, locked, read_json, recover_folder, write_json
 from mtl_tickets.model.encoders import encoder_hash, quiet_transformers
 from mtl_tickets.pretraining.masking import MaskedBatches
@@ -27,6 +27,7 @@ from mtl_tickets.pretraining.settings import PretrainSettings
 from mtl_tickets.pretraining.start import first_network, first_tokenizer
 from mtl_tickets.pretraining.text import find_sources, read_text
 from mtl_tickets.pretraining.vocabulary import save_tokenizer
+from mtl_tickets.processes import accelerator_for
 from mtl_tickets.progress import Progress, Silent
 from mtl_tickets.provenance import device, versions
 from mtl_tickets.training.loop import total_steps, train
@@ -57,7 +58,7 @@ def pretrain(
     else, a stopped pre-training without ``resume``, or a start that cannot be used, :class:`InputError` for a
     sequence length, tokenizer or precision that does not fit.
     """
-    accelerator = accelerator or _accelerator(settings)
+    accelerator = accelerator or accelerator_for(settings.mixed_precision)
     progress = progress if progress is not None and accelerator.is_main_process else Silent()
     folder = folder.absolute()
     work = folder.with_name(folder.name + ".unfinished")
@@ -85,16 +86,6 @@ def _earlier(start: str | None) -> dict[str, Any] | None:
     if start is None or not (Path(start) / RECORD).is_file():
         return None
     return cast(dict[str, Any], read_json(Path(start) / RECORD))
-
-
-def _accelerator(settings: PretrainSettings) -> Accelerator:
-    if settings.mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise InputError(Problem("fp16 needs an NVIDIA GPU", place="mixed_precision", hint="use bf16 or no"))
-    try:
-        return Accelerator(mixed_precision=settings.mixed_precision)
-    except ValueError as error:  # this process has used another precision already
-        reason = " ".join(str(error).split())
-        raise InputError(Problem(f"this precision cannot be used ({reason})", place="mixed_precision")) from None
 
 
 def _finished(settings: PretrainSettings, folder: Path, restart: bool) -> dict[str, Any] | None:

@@ -29,8 +29,9 @@ TICKET, HEAD = "ticket.safetensors", "head.safetensors"
 @dataclass(frozen=True)
 class MaskTraining:
     """One training of a mask on the text: from ``start``, whose size is kept, with the checkpoint's head, which is
-    trained beside it. ``learns``: whether the mask is trained, or the head alone: what other tickets are given, so that
-    all have a head that has been trained for as long. Thresholds are reset after every ``reset_every`` steps."""
+    trained beside it where words are predicted. ``learns``: whether the mask is trained, or the head alone: what other
+    tickets are given, so that all have a head that has been trained for as long. Thresholds are reset after every
+    ``reset_every`` steps."""
 
     stage: str
     report_as: str
@@ -90,13 +91,15 @@ def train_masks(language: Language, training: MaskTraining) -> Ticket:
 
 
 def masks_over(model: MaskedLanguageModel, training: MaskTraining) -> LearnedMasks:
-    """The masks of a training, on, with the scores they start from."""
+    """The masks of a training, on, with the scores they start from. A distillation predicts nothing: it has no use for
+    the head."""
+    used = training.objective.kind != "distillation"
     return LearnedMasks(
         model,
         encoder_of(model),
         training.start,
         allocation=training.allocation,
-        beside=head_parameters(model.network),
+        beside=head_parameters(model.network) if used else (),
         decay_scores=training.decay_scores,
     )
 

@@ -4,6 +4,8 @@ config.yaml       the experiment, resolved            record.json     commit, ve
 inputs.json       what the encoder and the data held  .lock           held by the process that writes
 stages/<stage>/   done.json and what the stage kept   tickets/        one safetensors file a task and rule
 model/<rule>/     the multi-task models               results.jsonl   every metric row     log.txt
+
+Of several processes that run together the first reads what there is and writes; the others are told what it found.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ import yaml
 
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.evaluation.records import Row
-from mtl_tickets.files import locked, read_json, sweep_parts, write_json, write_jsonl, write_text
+from mtl_tickets.files import locked, nothing_kept, read_json, sweep_parts, write_json, write_jsonl, write_text
+from mtl_tickets.processes import by_main, is_main
 from mtl_tickets.provenance import commit, device, now, versions
 
 # a stage's checkpoint while it runs; it goes when the stage is done
@@ -64,12 +67,19 @@ class RunDirectory:
 
         An unfinished run is only gone on with where ``resume`` says so, and thrown away where ``restart`` does.
         """
+        with contextlib.ExitStack() as held:
+            by_main(lambda: held.enter_context(self._held(resume, restart)))
+            yield
+
+    @contextlib.contextmanager
+    def _held(self, resume: bool, restart: bool) -> Iterator[None]:
         with locked(self.path, patience=10.0):
             if restart:
                 self._throw_away()
             shutil.rmtree(self.path / THROWN_AWAY, ignore_errors=True)
             sweep_parts(self.path)
-            if (self.path / "stages").is_dir() and not self.finished and not resume:
+            finished = run_finished(self.path)
+            if (self.path / "stages").is_dir() and not finished and not resume:
                 raise CheckpointError(
                     Problem(
                         "this run was stopped before its end",
@@ -78,7 +88,7 @@ class RunDirectory:
                     )
                 )
             # the configuration makes a folder a run: what is read of every run is there before it
-            if not self.finished:
+            if not finished:
                 self._write_record(finished=None)
             if not (self.path / "config.yaml").exists():
                 self._write_config()
@@ -97,12 +107,16 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
-        return run_finished(self.path)
+        return by_main(lambda: run_finished(self.path))
 
     def began_elsewhere(self, places: dict[str, Any]) -> bool:
         """Whether the run was made from files that lay in other places than these."""
         path = self.path / "inputs.json"
-        return path.exists() and dict(read_json(path))["places"] != places  # type: ignore[call-overload]
+
+        def elsewhere() -> bool:
+            return path.exists() and dict(read_json(path))["places"] != places  # type: ignore[call-overload]
+
+        return by_main(elsewhere)
 
     def keep_inputs(self, inputs: Sequence[Input], places: dict[str, Any], tasks: Mapping[str, dict[str, Any]]) -> None:
         """Keeps what the run is made from; once a stage has used it, other content is refused.
@@ -110,6 +124,11 @@ class RunDirectory:
         ``places`` are the folders it lies in, which may change as long as the content does not; ``tasks`` what the
         tasks are, for who reads the run. Raises :class:`CheckpointError` with every input that is not what it was.
         """
+        by_main(lambda: self._keep_inputs(inputs, places, tasks))
+
+    def _keep_inputs(
+        self, inputs: Sequence[Input], places: dict[str, Any], tasks: Mapping[str, dict[str, Any]]
+    ) -> None:
         path = self.path / "inputs.json"
         keys = {i.name: {"file": i.file, "key": i.key} for i in inputs}
         now_kept = {"places": places, "inputs": keys, "tasks": dict(tasks)}
@@ -149,29 +168,40 @@ class RunDirectory:
         everything that decides the result: runs that share stages find it by that (:meth:`take`).
         """
         folder = self.stage_folder(stage)
-        done = folder / DONE
         self._stages.append(stage)
-        if done.exists():
-            return self.result(stage)
+        if self.is_done(stage):
+            return by_main(lambda: self.result(stage))
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        result = work(folder)
+        with contextlib.nullcontext() if is_main() else nothing_kept():
+            result = work(folder)
         result["seconds"] = round(time.monotonic() - started, 3)
-        write_json(done, result)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-        if made_from is not None:
-            self._give(folder, made_from)
-        self.write_results()
-        return result
+
+        def keep() -> dict[str, Any]:
+            write_json(folder / DONE, result)
+            self.drop_checkpoint(stage)
+            if made_from is not None:
+                self._give(folder, made_from)
+            self._write_results(all_done=True)
+            return result
+
+        return by_main(keep)
+
+    def drop_checkpoint(self, stage: str) -> None:
+        """What a stage that is done, or given up, would have gone on from."""
+        (self.stage_folder(stage) / CHECKPOINT).unlink(missing_ok=True)
 
     def take(self, stage: str, made_from: str | None) -> None:
         """Takes the stage over from a run that has done it from the same, if there is one. Its rows become this run's,
         and ``taken`` says where they are from."""
-        if self.shared is None or made_from is None or self.is_done(stage):
+        if self.shared is not None and made_from is not None:
+            source = self.shared / made_from
+            by_main(lambda: self._take(stage, source))
+
+    def _take(self, stage: str, source: Path) -> None:
+        if self._is_done(stage) or not (source / DONE).exists():
             return
-        if not (self.shared / made_from / DONE).exists():
-            return
-        source, folder = self.shared / made_from, self.stage_folder(stage)
+        folder = self.stage_folder(stage)
         folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(source.iterdir()):
             if file.name != DONE:
@@ -180,7 +210,7 @@ class RunDirectory:
         result = dict(read_json(source / DONE))  # type: ignore[call-overload]
         rows = [{**row, "run": self.name, "config": self.config_digest} for row in result.get("rows", [])]
         by = {"run": result["rows"][0]["run"]} if result.get("rows") else {}
-        write_json(folder / DONE, {**result, "rows": rows, "taken": {**by, "made_from": made_from}})
+        write_json(folder / DONE, {**result, "rows": rows, "taken": {**by, "made_from": source.name}})
 
     def _give(self, folder: Path, made_from: str) -> None:
         if self.shared is None or (self.shared / made_from).exists():
@@ -200,6 +230,9 @@ class RunDirectory:
         return dict(read_json(self.stage_folder(stage) / DONE))  # type: ignore[call-overload]
 
     def is_done(self, stage: str) -> bool:
+        return by_main(lambda: self._is_done(stage))
+
+    def _is_done(self, stage: str) -> bool:
         return (self.stage_folder(stage) / DONE).exists()
 
     def row(
@@ -212,24 +245,32 @@ class RunDirectory:
     def rows(self, all_done: bool = True) -> list[dict[str, Any]]:
         """All rows of the stages visited so far, in the order of the recipe; with ``all_done`` also those of stages
         that were done before and are not reached yet, or not at all with ``--to``."""
-        stages = [stage for stage in dict.fromkeys(self._stages) if self.is_done(stage)]
+        stages = [stage for stage in dict.fromkeys(self._stages) if self._is_done(stage)]
         if all_done:
             root = self.path / "stages"
             done = sorted(file.parent.relative_to(root).as_posix() for file in root.rglob("done.json"))
             stages += [stage for stage in done if stage not in self._stages]
         return [row for stage in stages for row in self.result(stage).get("rows", [])]
 
-    def write_results(self, all_done: bool = True) -> None:
+    def write_results(self) -> None:
+        by_main(lambda: self._write_results(all_done=True))
+
+    def _write_results(self, all_done: bool) -> None:
         if self.only_stages:
             return
         write_jsonl(self.path / "results.jsonl", self.rows(all_done))
 
     def finish(self) -> None:
-        self.write_results(all_done=False)
-        self._write_record(finished=now())
+        def finish() -> None:
+            self._write_results(all_done=False)
+            self._write_record(finished=now())
+
+        by_main(finish)
 
     def log(self, text: str) -> None:
         """A line with the time in log.txt."""
+        if not is_main():
+            return
         with open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(f"{now()} {text}\n")
 

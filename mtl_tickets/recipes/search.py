@@ -20,7 +20,6 @@ import pydantic
 
 from mtl_tickets.recipes.jobs import Look, Training
 from mtl_tickets.recipes.measured import selection_scores
-from mtl_tickets.recipes.run_directory import CHECKPOINT
 from mtl_tickets.recipes.workbench import Workbench
 from mtl_tickets.settings import Settings
 
@@ -143,4 +142,4 @@ def look_at(bench: Workbench, look: Look) -> float:
 
 def give_up(bench: Workbench, look: Look) -> None:
     """What was trained until here is not gone on with."""
-    (bench.run.stage_folder(look.training.stage) / CHECKPOINT).unlink(missing_ok=True)
+    bench.run.drop_checkpoint(look.training.stage)

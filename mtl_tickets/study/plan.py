@@ -10,7 +10,7 @@
       recipe.train.batches.regime: [mixed, one_task]
 
 Every point is an experiment of its own with its own folder in the study's, so that all that can be done with a run can
-be done with it.
+be done with it. Every point with every seed is a run; who does the runs, ``executor`` says.
 """
 
 from __future__ import annotations
@@ -28,16 +28,21 @@ from mtl_tickets.documents import one_line
 from mtl_tickets.errors import ConfigError, Problem, nearest
 from mtl_tickets.experiment import Loaded, load_experiment
 from mtl_tickets.files import digest
+from mtl_tickets.recipes.run_directory import run_finished
 from mtl_tickets.settings import Document, Settings, check, read_yaml
+from mtl_tickets.study.executors.base import EXECUTORS
+from mtl_tickets.study.executors.local import Local
 from mtl_tickets.tasks.spec import task_config_folder
 from mtl_tickets.tickets.sharing import RULES
 
 if TYPE_CHECKING:
-    AnyRule = Any  # mypy cannot follow a union made from a registry
+    # mypy cannot follow a union made from a registry
+    AnyRule = Any
+    AnyExecutor = Any
 else:
     from mtl_tickets.settings import one_of
 
-    AnyRule = one_of(RULES)
+    AnyRule, AnyExecutor = one_of(RULES), one_of(EXECUTORS)
 
 Key = str
 """A setting's path, as after ``--set``: ``recipe.train.epochs``."""
@@ -56,6 +61,7 @@ class StudySettings(Settings):
     baselines: tuple[str, ...] = pydantic.Field(
         ("dense",), min_length=1, description="the rules that all others are compared with; the first one decides"
     )
+    executor: AnyExecutor = pydantic.Field(Local(), description="who does the runs; changes no number")
     output: Path = Path("studies")
 
     @pydantic.field_validator("seeds")
@@ -88,6 +94,26 @@ class Point:
         return ", ".join(f"{key}={one_line(value)}" for key, value in self.values.items())
 
 
+@dataclass(frozen=True)
+class StudyRun:
+    """One point with one seed."""
+
+    point: Point
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        return self.point.loaded.folder / f"seed-{self.seed}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.point.name or self.point.loaded.experiment.name}, seed {self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        return run_finished(self.path)
+
+
 @dataclass
 class Study:
     """A study file with all its points, checked. ``folder`` is named by what can change a number."""
@@ -100,6 +126,17 @@ class Study:
     def __post_init__(self) -> None:
         found = digest([point.loaded.digest for point in self.points], length=10)
         self.folder = self.settings.output / f"{self.settings.name}-{found}"
+        runs = self.folder / "runs"
+        self.points = [Point(point.values, point.loaded.moved_to(runs)) for point in self.points]
+
+    def moved_to(self, output: Path) -> Study:
+        """The same with its folder in ``output``."""
+        return Study(self.settings.model_copy(update={"output": output}), self.points, self.file)
+
+    @property
+    def runs(self) -> list[StudyRun]:
+        """Seed by seed, so that every point has a number early."""
+        return [StudyRun(point, seed) for seed in self.settings.seeds for point in self.points]
 
     @property
     def shared(self) -> Path:
@@ -144,9 +181,7 @@ def load_study(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Study
         rule = "two points of the grid come to the same settings"
         raise ConfigError(document.problem(("grid",), rule, f"{twins[0].name} and {twins[1].name}"))
     _check_baselines(settings, points, document)
-    study = Study(settings, points, str(path))
-    study.points = [Point(point.values, point.loaded.moved_to(study.folder / "runs")) for point in points]
-    return study
+    return Study(settings, points, str(path))
 
 
 def _check_baselines(settings: StudySettings, points: Sequence[Point], document: Document) -> None:

@@ -1,52 +1,17 @@
-"""Running a study: every point with every seed, by as many processes as there are, each run by one of them.
-
-Any number of processes may work on a study at once, on one machine or on several with a common folder: who comes to a
-run that another has locked goes on to the next. A run that is finished is left alone, one that was stopped is gone on
-with. Stages that several points need are done once and taken over by the others.
-"""
+"""Running a study: every point with every seed, each run done by who the study's executor has for it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
-from mtl_tickets.errors import CheckpointError
-from mtl_tickets.files import is_locked, write_json
+from mtl_tickets.errors import InputError
+from mtl_tickets.files import write_json
 from mtl_tickets.locate import STUDY
+from mtl_tickets.processes import by_main
 from mtl_tickets.progress import Progress, Silent
-from mtl_tickets.recipes.run_directory import run_finished
-from mtl_tickets.running import RunSummary, run_experiment
-from mtl_tickets.study.plan import Point, Study
-
-# seconds between two looks at runs that other processes hold
-PATIENCE = 2.0
-
-
-@dataclass(frozen=True)
-class StudyRun:
-    """One point with one seed."""
-
-    point: Point
-    seed: int
-
-    @property
-    def path(self) -> Path:
-        return self.point.loaded.folder / f"seed-{self.seed}"
-
-    @property
-    def name(self) -> str:
-        return f"{self.point.name or self.point.loaded.experiment.name}, seed {self.seed}"
-
-    @property
-    def finished(self) -> bool:
-        return run_finished(self.path)
-
-
-def runs_of(study: Study) -> list[StudyRun]:
-    """Seed by seed, so that every point has a number early."""
-    return [StudyRun(point, seed) for seed in study.settings.seeds for point in study.points]
+from mtl_tickets.running import RunSummary
+from mtl_tickets.study.plan import Study
 
 
 def run_study(
@@ -54,32 +19,21 @@ def run_study(
 ) -> list[RunSummary]:
     """Runs what is not finished; ends when every run is, whoever has done it. ``told`` hears a line for each run.
 
-    What goes wrong in a run ends the study where it stands; started again, it goes on.
+    A run that fails (its training diverges, its data is bad) keeps no other from being done; in the end all reasons are
+    raised together. Started again, a study goes on.
     """
-    write_index(study)
-    progress = progress or Silent()
-    runs = runs_of(study)
-    summaries: dict[Path, RunSummary] = {}
-    while len(summaries) < len(runs):
-        waiting = False
-        for number, run in enumerate(runs, 1):
-            if run.path in summaries:
-                continue
-            if is_locked(run.path):
-                waiting = True
-                continue
-            told(f"run {number} of {len(runs)}: {run.name}" + (" (finished before)" if run.finished else ""))
-            try:
-                (summaries[run.path],) = run_experiment(
-                    run.point.loaded, [run.seed], resume=True, progress=progress, shared=study.shared
-                )
-            except CheckpointError:
-                if not is_locked(run.path):
-                    raise
-                waiting = True  # another process was quicker
-        if waiting:
-            time.sleep(PATIENCE)
-    return [summaries[run.path] for run in runs]
+    by_main(lambda: write_index(study))
+    outcome = study.settings.executor.run(study, progress or Silent(), told)
+    if outcome.failed:
+        names = {run.path: run.name for run in study.runs}
+        raise InputError(
+            [
+                replace(problem, place=": ".join(part for part in (names[path], problem.place) if part))
+                for path, problems in outcome.failed.items()
+                for problem in problems
+            ]
+        )
+    return [outcome.finished[run.path] for run in study.runs]
 
 
 def write_index(study: Study) -> None:

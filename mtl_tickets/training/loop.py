@@ -243,7 +243,7 @@ def _leave_absent(model: nn.Module, window: Sequence[Any]) -> None:
     """Heads of tasks that no process has a row of get no step, as with one process: their gradients, which processes
     must all have to agree on, are 0, and a step of an optimiser with momentum or weight decay is not."""
     present = {task for batch in window for task in getattr(batch, "present", ())}
-    for number, head in enumerate(getattr(model, "heads", nn.ModuleDict()).values()):
+    for number, head in enumerate((getattr(model, "heads", None) or nn.ModuleDict()).values()):
         if number not in present:
             for parameter in head.parameters():
                 parameter.grad = None

@@ -19,7 +19,7 @@ from mtl_tickets.report.study import gather_study
 from mtl_tickets.report.tables import AVERAGE
 from mtl_tickets.running import run_experiment
 from mtl_tickets.study import load_study
-from mtl_tickets.study.runs import run_study, runs_of
+from mtl_tickets.study.runs import run_study
 from tests.end_to_end.world import write_world
 
 RULES = ["own", "union", "random"]
@@ -62,12 +62,12 @@ def study(place):
 
 def results(study):
     """Every run's rows, by point and seed."""
-    return {(run.point.name, run.seed): (run.path / "results.jsonl").read_bytes() for run in runs_of(study)}
+    return {(run.point.name, run.seed): (run.path / "results.jsonl").read_bytes() for run in study.runs}
 
 
 def test_all_points_have_all_seeds(study):
     assert len(study.points) == 2
-    assert all(run.finished for run in runs_of(study))
+    assert all(run.finished for run in study.runs)
     index = json.loads((study.folder / "study.json").read_text())
     assert [point["values"] for point in index["points"]] == [point.values for point in study.points]
     assert all((study.folder / point["folder"] / "seed-2" / "record.json").is_file() for point in index["points"])
@@ -159,7 +159,7 @@ def test_the_table_is_made_from_the_rows(study):
 
 
 def test_rungs_were_chosen_with_what_is_borrowed(study):
-    for run in runs_of(study):
+    for run in study.runs:
         done = {task: json.loads((run.path / f"stages/choose/{task}/done.json").read_text()) for task in TASKS}
         rows = read_rows(run.path / "results.jsonl")
         held_out = {r.task: r.n for r in rows if (r.stage, r.split, r.metric) == ("single", "selection", "score")}

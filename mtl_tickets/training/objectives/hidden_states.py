@@ -26,6 +26,9 @@ class MaskedText(Protocol):
     input_ids: torch.Tensor
     positions: torch.Tensor
     labels: torch.Tensor
+    count: int
+    rows: float
+    tokens: float
     attention_mask: torch.Tensor | None
     token_type_ids: torch.Tensor | None
 
@@ -49,7 +52,8 @@ class MaskObjective:
     ``mlm``: nats per predicted token. ``distillation``: the distance above, on the text as it was before tokens were
     masked. ``both``: the sum of the two means, the distance times ``weight`` (published: 1), on the masked text.
 
-    The loop divides sums by the number of predicted tokens; a batch's (and a process's) mean distance counts by them.
+    The loop divides sums by the number of predicted tokens; a batch's mean distance counts by them. A process has a
+    part of the batch's tokens, and that part of the sum.
     """
 
     kind: Literal["mlm", "distillation", "both"] = "mlm"
@@ -66,7 +70,7 @@ class MaskObjective:
             logits, _ = model(batch.input_ids, batch.positions, batch.attention_mask, batch.token_type_ids)
             return _negative_log_likelihood(logits, batch)
         logits, distance = self._read(model, batch)
-        weighed = distance * len(batch.labels)
+        weighed = distance * (batch.count * (batch.rows if self.count_padding else batch.tokens))
         if self.kind == "distillation":
             return weighed
         return _negative_log_likelihood(logits, batch) + weighed * self.weight

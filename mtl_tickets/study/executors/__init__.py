@@ -1,0 +1,1 @@
+"""Who does the runs of a study. A new one is a file here that registers itself."""

@@ -1,0 +1,53 @@
+"""One run after the other, here.
+
+Any number of processes may work on a study at once, on one machine or on several with a common folder: who comes to a
+run that another has locked goes on to the next. A run that is finished is left alone, one that was stopped is gone on
+with. Stages that several points need are done once and taken over by the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from mtl_tickets.errors import MtlTicketsError
+from mtl_tickets.study.executors.base import EXECUTORS, Executor, Outcome, attempted
+
+if TYPE_CHECKING:
+    from mtl_tickets.progress import Progress
+    from mtl_tickets.study.plan import Study
+
+# seconds between two looks at runs that other processes hold
+PATIENCE = 2.0
+
+
+@EXECUTORS.register("local")
+class Local(Executor):
+    """One run after the other in this process; others may work on the same study beside it."""
+
+    kind: Literal["local"] = "local"
+
+    def run(self, study: Study, progress: Progress, told: Callable[[str], None]) -> Outcome:
+        outcome, runs = Outcome(), study.runs
+        while len(outcome.finished) + len(outcome.failed) < len(runs):
+            waiting = False
+            for number, run in enumerate(runs, 1):
+                if run.path in outcome:
+                    continue
+                heading = f"run {number} of {len(runs)}: {run.name}"
+                begins = partial(told, heading + (" (finished before)" if run.finished else ""))
+                try:
+                    summary = attempted(study, run, progress, begins)
+                except MtlTicketsError as error:
+                    outcome.fail(run, error)
+                    told(f"{heading}: failed, {outcome.failed[run.path][0]}")
+                    continue
+                if summary is None:
+                    waiting = True
+                else:
+                    outcome.finished[run.path] = summary
+            if waiting:
+                time.sleep(PATIENCE)
+        return outcome
