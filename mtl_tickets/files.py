@@ -19,6 +19,25 @@ from typing import IO
 from mtl_tickets.errors import CheckpointError, Problem
 
 _thrown_away = contextvars.ContextVar("thrown_away", default=False)
+_written: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar("written", default=None)
+
+
+@contextlib.contextmanager
+def writing_noted() -> Iterator[list[Path]]:
+    """Gives a list that has, in the end, every file that the writers of this module have left inside."""
+    noted: list[Path] = []
+    token = _written.set(noted)
+    try:
+        yield noted
+    finally:
+        _written.reset(token)
+        # those of a folder that was written whole have moved with it; others may have been written twice
+        noted[:] = [path for path in dict.fromkeys(noted) if path.is_file()]
+
+
+def _note(paths: Iterable[Path]) -> None:
+    if (noted := _written.get()) is not None:
+        noted += paths
 
 
 @contextlib.contextmanager
@@ -53,6 +72,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.chmod(part, 0o644)
         os.replace(part, path)
         _sync_folder(path.parent)
+        _note([path])
     finally:
         part.unlink(missing_ok=True)
 
@@ -79,6 +99,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(part, path)
         _sync_folder(path.parent)
+        _note(path.rglob("*"))
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -116,7 +137,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Writes ``value`` as JSON, keys in the order given, floats to full precision."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """What :func:`write_json` writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_jsonl(path: Path, rows: Iterable[object]) -> None:

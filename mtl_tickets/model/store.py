@@ -65,6 +65,10 @@ def save(
         for task, ticket in model.tickets.items():
             ticket.save(part / "tickets" / f"{task}.safetensors")
         if tokenizer is not None:
+            if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+                # what the last call asked for is no part of the model
+                backend.no_truncation()
+                backend.no_padding()
             tokenizer.save_pretrained(part)
         content = {
             "format": FORMAT,

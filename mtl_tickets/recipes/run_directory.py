@@ -4,6 +4,7 @@ config.yaml       the experiment, resolved            record.json     commit, ve
 inputs.json       what the encoder and the data held  .lock           held by the process that writes
 stages/<stage>/   done.json and what the stage kept   tickets/        one safetensors file a task and rule
 model/<rule>/     the multi-task models               results.jsonl   every metric row     log.txt
+SHA256SUMS        of what a stage, and of what the finished run has written: what is damaged is done anew
 
 Of several processes that run together the first reads what there is and writes; the others are told what it found.
 """
@@ -11,6 +12,7 @@ Of several processes that run together the first reads what there is and writes;
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -24,15 +26,30 @@ import yaml
 
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.evaluation.records import Row
-from mtl_tickets.files import locked, nothing_kept, read_json, sweep_parts, write_json, write_jsonl, write_text
+from mtl_tickets.files import (
+    json_text,
+    locked,
+    nothing_kept,
+    read_json,
+    sweep_parts,
+    write_json,
+    write_jsonl,
+    write_text,
+    writing_noted,
+)
 from mtl_tickets.processes import by_main, is_main
 from mtl_tickets.provenance import commit, device, now, versions
+from mtl_tickets.sums import SUMS, damages, write_sums
 
 # a stage's checkpoint while it runs; it goes when the stage is done
 CHECKPOINT = "checkpoint.safetensors"
 DONE = "done.json"
+# what a finished run's own list of sums has
+OF_THE_RUN = ("config.yaml", "inputs.json", "record.json", "results.jsonl")
 # where the stages of a restarted run lie while they are deleted
 THROWN_AWAY = ".thrown-away"
+
+logger = logging.getLogger(__name__)
 
 StageWork = Callable[[Path], dict[str, Any]]
 
@@ -78,21 +95,42 @@ class RunDirectory:
                 self._throw_away()
             shutil.rmtree(self.path / THROWN_AWAY, ignore_errors=True)
             sweep_parts(self.path)
-            finished = run_finished(self.path)
+            damaged = damages(self.path / SUMS, self.path)
+            finished = run_finished(self.path) and not damaged
             if (self.path / "stages").is_dir() and not finished and not resume:
-                raise CheckpointError(
-                    Problem(
-                        "this run was stopped before its end",
-                        file=str(self.path),
-                        hint="add --resume to go on where it stopped, or --restart to throw it away",
-                    )
-                )
+                rule = "this run was stopped before its end" if not damaged else f"this run is damaged ({damaged[0]})"
+                hint = "add --resume to go on where it stopped, or --restart to throw it away"
+                raise CheckpointError(Problem(rule, file=str(self.path), hint=hint))
+            self._found(damaged)
+            if not finished:
+                (self.path / SUMS).unlink(missing_ok=True)
+                self._forget_damaged()
             # the configuration makes a folder a run: what is read of every run is there before it
             if not finished:
-                self._write_record(finished=None)
-            if not (self.path / "config.yaml").exists():
+                write_json(self.path / "record.json", self._record(finished=None))
+            if not finished or not (self.path / "config.yaml").exists():
                 self._write_config()
             yield
+
+    def _forget_damaged(self) -> None:
+        """Stages that are not, bit for bit, what they were when they were done are done anew."""
+        for sums in sorted((self.path / "stages").rglob(SUMS)):
+            done = sums.with_name(DONE)
+            if done.exists() and (problems := damages(sums, self.path)):
+                self._found(problems)
+                done.unlink()
+        for done in sorted((self.path / "stages").rglob(DONE)):
+            # a list that is gone says nothing, but what cannot be read is no result
+            try:
+                read_json(done)
+            except CheckpointError as error:
+                self._found(error.problems)
+                done.unlink()
+
+    def _found(self, damaged: Sequence[Problem]) -> None:
+        for problem in damaged:
+            self.log(f"found damaged and made anew: {problem}")
+            logger.warning("%s; it is made anew", problem)
 
     def _throw_away(self) -> None:
         """Stages go at once and before what they say is there: killed at any moment, what is left is a whole run or the
@@ -129,28 +167,42 @@ class RunDirectory:
     def _keep_inputs(
         self, inputs: Sequence[Input], places: dict[str, Any], tasks: Mapping[str, dict[str, Any]]
     ) -> None:
-        path = self.path / "inputs.json"
+        path, record = self.path / "inputs.json", self.path / "record.json"
         keys = {i.name: {"file": i.file, "key": i.key} for i in inputs}
-        now_kept = {"places": places, "inputs": keys, "tasks": dict(tasks)}
-        kept = dict(read_json(path)) if path.exists() else now_kept  # type: ignore[call-overload]
-        if self._has_begun():
-            changed = [i for i in inputs if kept["inputs"].get(i.name, {}).get("key") != i.key]
+        now_kept = json_text({"places": places, "inputs": keys, "tasks": dict(tasks)})
+        known, damaged = self._known_inputs()
+        self._found(damaged)
+        if self._has_begun() and (known or damaged):
+            rule = "must hold what it held when this run began"
+            hint = f"--restart throws {self.path} away and starts over; "
+            hint += "to keep that run, give the experiment another name"
+            changed = [i for i in inputs if i.key not in [copy.get(i.name) for copy in known]]
             if changed:
-                raise CheckpointError(
-                    [
-                        Problem(
-                            "must hold what it held when this run began",
-                            file=i.file,
-                            place=i.name,
-                            hint=f"--restart throws {self.path} away and starts over; "
-                            "to keep that run, give the experiment another name",
-                        )
-                        for i in changed
-                    ]
-                )
-        if not path.exists() or kept != now_kept:
+                raise CheckpointError([Problem(rule, file=i.file, place=i.name, hint=hint) for i in changed])
+        plain = {name: about["key"] for name, about in keys.items()}
+        if (written := self._record(finished=None, begins=False)).get("inputs") != plain:
+            write_json(record, {**written, "inputs": plain})
+        if not path.exists() or path.read_bytes() != now_kept.encode():
+            sealed = (self.path / SUMS).exists()
+            (self.path / SUMS).unlink(missing_ok=True)
             self._write_config()  # it says where the inputs lie
-            write_json(path, now_kept)
+            write_text(path, now_kept)
+            if sealed:  # a finished run whose inputs have moved
+                self._list_sums({})
+
+    def _known_inputs(self) -> tuple[list[dict[str, str]], list[Problem]]:
+        """Name -> key of what the run is made from, as it is kept in two places; and those of them that are damaged."""
+        copies: list[dict[str, str]] = []
+        found: list[Problem] = []
+        for name in ("inputs.json", "record.json"):
+            with_keys = (self.path / name).exists()
+            try:
+                content = dict(read_json(self.path / name)) if with_keys else {}  # type: ignore[call-overload]
+                if (inputs := content.get("inputs")) is not None:
+                    copies.append({k: v["key"] if isinstance(v, dict) else v for k, v in inputs.items()})
+            except (CheckpointError, TypeError, ValueError, AttributeError, KeyError):
+                found.append(Problem("must say what the run is made from: it is damaged", file=str(self.path / name)))
+        return copies, found
 
     def _has_begun(self) -> bool:
         return any(item.is_file() for item in (self.path / "stages").rglob("*"))
@@ -173,12 +225,12 @@ class RunDirectory:
             return by_main(lambda: self.result(stage))
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        with contextlib.nullcontext() if is_main() else nothing_kept():
+        with contextlib.nullcontext() if is_main() else nothing_kept(), writing_noted() as written:
             result = work(folder)
         result["seconds"] = round(time.monotonic() - started, 3)
 
         def keep() -> dict[str, Any]:
-            write_json(folder / DONE, result)
+            self._write_done(folder, result, [path for path in written if path.name != CHECKPOINT])
             self.drop_checkpoint(stage)
             if made_from is not None:
                 self._give(folder, made_from)
@@ -186,6 +238,12 @@ class RunDirectory:
             return result
 
         return by_main(keep)
+
+    def _write_done(self, folder: Path, result: dict[str, Any], written: Sequence[Path]) -> None:
+        text = json_text(result)
+        own = [path for path in written if path.is_relative_to(self.path)]
+        write_sums(folder / SUMS, self.path, own, {folder / DONE: text})
+        write_text(folder / DONE, text)
 
     def drop_checkpoint(self, stage: str) -> None:
         """What a stage that is done, or given up, would have gone on from."""
@@ -201,16 +259,20 @@ class RunDirectory:
     def _take(self, stage: str, source: Path) -> None:
         if self._is_done(stage) or not (source / DONE).exists():
             return
+        if problems := damages(source / SUMS, None):
+            self._found(problems)
+            return
         folder = self.stage_folder(stage)
         folder.mkdir(parents=True, exist_ok=True)
-        for file in sorted(source.iterdir()):
-            if file.name != DONE:
-                (folder / file.name).unlink(missing_ok=True)
-                _linked(file, folder / file.name)
+        taken = [folder / file.name for file in sorted(source.iterdir()) if file.name not in (DONE, SUMS)]
+        for file in taken:
+            file.unlink(missing_ok=True)
+            _linked(source / file.name, file)
         result = dict(read_json(source / DONE))  # type: ignore[call-overload]
         rows = [{**row, "run": self.name, "config": self.config_digest} for row in result.get("rows", [])]
         by = {"run": result["rows"][0]["run"]} if result.get("rows") else {}
-        write_json(folder / DONE, {**result, "rows": rows, "taken": {**by, "made_from": source.name}})
+        result = {**result, "rows": rows, "taken": {**by, "made_from": source.name}}
+        self._write_done(folder, result, taken)
 
     def _give(self, folder: Path, made_from: str) -> None:
         if self.shared is None or (self.shared / made_from).exists():
@@ -263,9 +325,15 @@ class RunDirectory:
     def finish(self) -> None:
         def finish() -> None:
             self._write_results(all_done=False)
-            self._write_record(finished=now())
+            record = self._record(finished=now())
+            self._list_sums({self.path / "record.json": json_text(record)})
+            write_json(self.path / "record.json", record)
 
         by_main(finish)
+
+    def _list_sums(self, coming: Mapping[Path, str]) -> None:
+        own = [self.path / name for name in OF_THE_RUN if self.path / name not in coming]
+        write_sums(self.path / SUMS, self.path, [path for path in own if path.exists()], coming)
 
     def log(self, text: str) -> None:
         """A line with the time in log.txt."""
@@ -274,26 +342,29 @@ class RunDirectory:
         with open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(f"{now()} {text}\n")
 
-    def _write_record(self, finished: str | None) -> None:
+    def _record(self, finished: str | None, begins: bool = True) -> dict[str, Any]:
+        """What there is of record.json, finished or begun once more."""
         path = self.path / "record.json"
-        old = dict(read_json(path)) if path.exists() else {}  # type: ignore[call-overload]
+        try:
+            old = dict(read_json(path)) if path.exists() else {}  # type: ignore[call-overload]
+        except (CheckpointError, TypeError, ValueError):
+            self._found([Problem("must be a record of the run: it is damaged", file=str(path))])
+            old = {}
         if finished is not None:  # where it ran is what it was when it began: a checkout may have moved on
-            write_json(path, {**old, "finished": finished})
-            return
-        starts = [*old.get("starts", []), now()]
-        write_json(
-            path,
-            {
-                "name": self.name,
-                "config": self.config_digest,
-                "seed": self.seed,
-                "starts": starts,
-                "finished": None,
-                "commit": commit(),
-                "versions": versions(),
-                "device": device(),
-            },
-        )
+            return {**old, "finished": finished}
+        if not begins:
+            return old
+        return {
+            "name": self.name,
+            "config": self.config_digest,
+            "seed": self.seed,
+            "starts": [*old.get("starts", []), now()],
+            "finished": None,
+            "commit": commit(),
+            "versions": versions(),
+            "device": device(),
+            **({"inputs": old["inputs"]} if "inputs" in old else {}),
+        }
 
 
 def _linked(file: Path, place: Path) -> None:
@@ -305,6 +376,9 @@ def _linked(file: Path, place: Path) -> None:
 
 
 def run_finished(path: Path) -> bool:
-    """Whether the run at ``path`` has come to its end; a run that has not begun has not."""
-    content = read_json(path / "record.json") if (path / "record.json").exists() else None
+    """Whether the run at ``path`` has come to its end; one that has not begun, or whose record is damaged, has not."""
+    try:
+        content = read_json(path / "record.json") if (path / "record.json").exists() else None
+    except CheckpointError:
+        return False
     return isinstance(content, dict) and bool(content.get("finished"))

@@ -83,7 +83,7 @@ def _file(run: Run, stage: str, task: str, split: str) -> Path | None:
     folder = run.made_by(stage, task)
     if folder is None:
         return None
-    file = run.path / "stages" / folder / f"predictions-{task}-{split}.safetensors"
+    file = run.kept_by(folder, f"predictions-{task}-{split}.safetensors")
     return file if file.is_file() else None
 
 

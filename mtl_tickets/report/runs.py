@@ -14,6 +14,7 @@ from mtl_tickets.evaluation.records import Row, read_rows
 from mtl_tickets.files import read_json
 from mtl_tickets.locate import runs_in
 from mtl_tickets.recipes.base import HELD_OUT, MLM
+from mtl_tickets.sums import SUMS, require_whole
 
 if TYPE_CHECKING:
     from mtl_tickets.experiment import Experiment
@@ -33,7 +34,7 @@ class Run:
 
     @cached_property
     def record(self) -> Mapping[str, Any]:
-        return _mapping(self.path / "record.json")
+        return _mapping(self._whole("record.json"))
 
     @property
     def seed(self) -> int:
@@ -54,7 +55,7 @@ class Run:
         from mtl_tickets.experiment import Experiment
         from mtl_tickets.settings import check, read_yaml
 
-        return check(Experiment, read_yaml(self.path / "config.yaml"))
+        return check(Experiment, read_yaml(self._whole("config.yaml")))
 
     @cached_property
     def splits(self) -> dict[str, tuple[str, ...]]:
@@ -73,18 +74,18 @@ class Run:
     @cached_property
     def specs(self) -> Mapping[str, Mapping[str, Any]]:
         """task -> what it is."""
-        return dict(_mapping(self.path / "inputs.json").get("tasks", {}))
+        return dict(_mapping(self._whole("inputs.json")).get("tasks", {}))
 
     @cached_property
     def _inputs(self) -> list[tuple[str, str]]:
-        names = _mapping(self.path / "inputs.json")["inputs"]
+        names = _mapping(self._whole("inputs.json"))["inputs"]
         matches = (re.fullmatch(r"task ([^,]+), split (.+)", name) for name in names)
         return [(match[1], match[2]) for match in matches if match]
 
     @cached_property
     def rows(self) -> list[Row]:
         """Of an unfinished run, those there are."""
-        path = self.path / "results.jsonl"
+        path = self._whole("results.jsonl")
         return read_rows(path) if self.finished or path.exists() else []
 
     @cached_property
@@ -111,7 +112,18 @@ class Run:
 
     def stage(self, name: str) -> Mapping[str, Any]:
         """What a stage kept; an error where it is not done."""
-        return _mapping(self.path / "stages" / name / "done.json")
+        return _mapping(self.kept_by(name, "done.json"))
+
+    def kept_by(self, stage: str, name: str) -> Path:
+        """A file that a stage has kept; a :class:`CheckpointError` where it is not what it was then."""
+        folder = self.path / "stages" / stage
+        require_whole(folder / name, folder / SUMS, self.path)
+        return folder / name
+
+    def _whole(self, name: str) -> Path:
+        """A file of the run itself; a :class:`CheckpointError` where it is not what the finished run has left."""
+        require_whole(self.path / name, self.path / SUMS, self.path)
+        return self.path / name
 
     def is_done(self, stage: str) -> bool:
         return (self.path / "stages" / stage / "done.json").is_file()

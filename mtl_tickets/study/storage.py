@@ -31,46 +31,51 @@ class Storage:
             reason = " ".join(str(error).split())
             rule = f"must be a URL that fsspec can open ({reason})"
             raise InputError(Problem(rule, place="executor.storage", found=url)) from None
-        # what of each local file has been put: its size and time
-        self._put: dict[Path, tuple[int, int]] = {}
+        # what of each local file has been put or got: its size and time here, and what the storage says of it
+        self._here: dict[Path, tuple[int, int]] = {}
+        self._there: dict[Path, object] = {}
 
     def push(self, folder: Path, name: str) -> None:
         """Puts what has changed in ``folder`` since the last time to ``<url>/<name>``, and takes away what has gone."""
         there = set(self._names(name))
         here = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
         for path, file in sorted(here.items(), key=lambda item: (_turn(item[0]), item[0])):
-            stat = file.stat()
-            state = stat.st_size, stat.st_mtime_ns
-            if path in there and self._put.get(file) == state:
+            if path in there and self._here.get(file) == _state(file):
                 continue
             place = f"{self._root}/{name}/{path}"
+            self._here[file] = _state(file)
             self._fs.makedirs(place.rpartition("/")[0], exist_ok=True)
             self._fs.put_file(str(file), place + PART)
             self._fs.mv(place + PART, place)
-            self._put[file] = state
         for path in there - set(here):
             self._fs.rm_file(f"{self._root}/{name}/{path}")
 
     def pull(self, name: str, folder: Path) -> None:
-        """Gets everything in ``<url>/<name>`` that ``folder`` has not in the same size."""
-        for path, size in self._names(name).items():
-            file = folder / path
-            if path.endswith(PART) or (file.is_file() and file.stat().st_size == size and _turn(path) == 0):
+        """Gets everything in ``<url>/<name>`` that is not in ``folder`` as it was got or put before."""
+        for path in self._names(name):
+            file, place = folder / path, f"{self._root}/{name}/{path}"
+            said = self._fs.checksum(place)
+            if path.endswith(PART) or (
+                file.is_file() and self._there.get(file) == said and self._here.get(file) == _state(file)
+            ):
                 continue
             with written_whole(file) as part:
-                self._fs.get_file(f"{self._root}/{name}/{path}", str(part))
-            stat = file.stat()
-            self._put[file] = stat.st_size, stat.st_mtime_ns
+                self._fs.get_file(place, str(part))
+            self._here[file], self._there[file] = _state(file), said
 
-    def _names(self, name: str) -> dict[str, int]:
-        """Path below ``name`` -> size."""
+    def _names(self, name: str) -> list[str]:
+        """Of the files below ``name``, without it, in the order in which they are to be got."""
         root = f"{self._root}/{name}"
-        if not self._fs.exists(root):
-            return {}
         self._fs.invalidate_cache()
-        found = self._fs.find(root, detail=True)
+        if not self._fs.exists(root):
+            return []
         start = self._fs._strip_protocol(root).rstrip("/") + "/"
-        return {path.removeprefix(start): int(about["size"]) for path, about in found.items()}
+        return sorted((path.removeprefix(start) for path in self._fs.find(root)), key=_turn)
+
+
+def _state(file: Path) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _files(folder: Path) -> Iterator[Path]:

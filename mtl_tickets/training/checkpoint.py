@@ -1,13 +1,16 @@
 """Everything a stopped training needs to go on bit for bit: one safetensors file, no pickle.
 
 Tensors: ``model/<name>``, ``optimiser/<parameter number>/<key>``, ``rng/...``. Metadata: one JSON text with the place
-in the plan, the history so far, the loss scaler and a digest of what is being trained.
+in the plan, the history so far, the loss scaler and a digest of what is being trained. A digest of all this tells a
+file that is cut off, or in which a bit has flipped, from one that is whole.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,10 @@ from mtl_tickets.files import written_whole
 
 FORMAT = "mtl_tickets.checkpoint"
 VERSION = "1"
+
+
+class DamagedCheckpoint(CheckpointError):
+    """The file is not what was written."""
 
 
 @dataclass
@@ -66,8 +73,9 @@ def save_checkpoint(
         "python": list(random.getstate()[1]),
     }
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {"format": FORMAT, "version": VERSION, "note": json.dumps(note)}
     with written_whole(path) as part:
-        save_file(tensors, part, metadata={"format": FORMAT, "version": VERSION, "note": json.dumps(note)})
+        save_file(tensors, part, metadata={**metadata, "digest": _digest(tensors, metadata)})
 
 
 def load_checkpoint(
@@ -77,13 +85,20 @@ def load_checkpoint(
     scaler: Any | None,
     training: str,
 ) -> Place:
-    """Puts everything back and says where to go on. Raises :class:`CheckpointError` where the file does not fit."""
+    """Puts everything back and says where to go on.
+
+    Raises :class:`DamagedCheckpoint`, with nothing changed, where the file is not, bit for bit, what was written, and
+    another :class:`CheckpointError` where it does not fit.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(Problem(f"must be a checkpoint of this program ({error})", file=str(path))) from None
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise DamagedCheckpoint(Problem(f"must be a checkpoint of this program ({error})", file=str(path))) from None
+    written = metadata.pop("digest", None)
+    if written != _digest(tensors, metadata):
+        raise DamagedCheckpoint(Problem("must hold what was written: it is damaged", file=str(path)))
     for key, expected in (("format", FORMAT), ("version", VERSION)):
         if metadata.get(key) != expected:
             raise CheckpointError(
@@ -110,6 +125,15 @@ def load_checkpoint(
         scaler.load_state_dict(note["scaler"])
     _set_generators(tensors, note["python"])
     return Place(**note["place"])
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    content = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        content.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        content.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()
 
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

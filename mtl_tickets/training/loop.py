@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,8 +33,10 @@ from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.batches import BatchSettings
 from mtl_tickets.training.accumulation import accumulation_device
 from mtl_tickets.training.ahead import ahead
-from mtl_tickets.training.checkpoint import Place, load_checkpoint, save_checkpoint
+from mtl_tickets.training.checkpoint import DamagedCheckpoint, Place, load_checkpoint, save_checkpoint
 from mtl_tickets.training.optim import OptimiserSettings, learning_rate, make_optimiser, set_learning_rate, stretch
+
+logger = logging.getLogger(__name__)
 
 
 class TrainSettings(Settings):
@@ -131,7 +134,7 @@ def train(
     ``until``: stop after this step with a checkpoint to go on from, as if interrupted there.
 
     Raises :class:`TrainingDiverged` where the loss of an epoch is not finite, :class:`CheckpointError` for a
-    checkpoint that does not fit.
+    checkpoint that does not fit. One that is damaged is said to be, and the training begins anew.
     """
     seed_everything(seed)
     steps = planned_steps or total_steps(source, settings)
@@ -140,8 +143,11 @@ def train(
     wrapped, stepper = accelerator.prepare(model, optimiser)
     place = Place()
     if checkpoint is not None and checkpoint.exists():
-        place = load_checkpoint(checkpoint, model, optimiser, accelerator.scaler, identity)
-        if on_step:
+        try:
+            place = load_checkpoint(checkpoint, model, optimiser, accelerator.scaler, identity)
+        except DamagedCheckpoint as error:
+            logger.warning("%s; this training begins anew", error)
+        if on_step and place.step:
             on_step(place.step)
     summing = accumulation_device(accelerator.device)
     rank, world = share_of(accelerator)

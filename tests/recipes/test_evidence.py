@@ -108,7 +108,7 @@ def test_its_rows_say_how_far_halves_agree(finished):
     assert rows["same"].n == 36
 
 
-def test_it_is_the_last_stage_and_no_training(told):
+def test_it_is_the_last_stage_and_no_training(told, finished):
     assert told.stages[-1] == "gradients" and told.stages.count("gradients") == 1
     assert told.done == told.work > 0
 
