@@ -41,6 +41,37 @@ class MaskedBatch:
     follows: torch.Tensor | None = None
     pairs: int = 0
 
+    def halves(self) -> tuple[MaskedBatch, MaskedBatch] | None:
+        """Its sequences in two batches of the same ``count``, whose losses add up to its own; None of one sequence, and
+        where rows are told from all others of their batch."""
+        half = len(self.input_ids) // 2
+        if half == 0 or (self.pairs and self.follows is None):
+            return None
+        return self._part(0, half), self._part(half, len(self.input_ids))
+
+    def _part(self, first: int, last: int) -> MaskedBatch:
+        rows, length = self.input_ids.shape
+        inside = (self.positions >= first * length) & (self.positions < last * length)
+        here = slice(first, last)
+
+        def part(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else tensor[here]
+
+        mask = part(self.attention_mask)
+        share = (last - first) / rows
+        tokens = share if mask is None else float(mask.sum() / self.attention_mask.sum())  # type: ignore[union-attr]
+        return replace(
+            self,
+            input_ids=self.input_ids[here],
+            positions=self.positions[inside] - first * length,
+            labels=self.labels[inside],
+            rows=self.rows * share,
+            tokens=self.tokens * tokens,
+            attention_mask=mask,
+            token_type_ids=part(self.token_type_ids),
+            follows=part(self.follows),
+        )
+
     def to(self, device: torch.device) -> MaskedBatch:
         if device.type == "cpu":
             return self

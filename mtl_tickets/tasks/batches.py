@@ -104,6 +104,31 @@ class Batch:
             labels=[None if label is None else moved_to(device, label) for label in self.labels],
         )
 
+    def halves(self) -> tuple[Batch, Batch] | None:
+        """Its rows in two batches of the same ``count``, whose losses add up to its own; None of a single row."""
+        rows = len(self.input_ids)
+        return None if rows < 2 else (self._part(0, rows // 2), self._part(rows // 2, rows))
+
+    def _part(self, first: int, last: int) -> Batch:
+        segments, labels = [], []
+        for (task, start, stop), label in zip(self.segments, self.labels, strict=True):
+            inside = max(start, first), min(stop, last)
+            if inside[0] < inside[1]:
+                segments.append((task, inside[0] - first, inside[1] - first))
+                labels.append(None if label is None else label[inside[0] - start : inside[1] - start])
+        here = slice(first, last)
+        mask = self.attention_mask[here]
+        return dataclasses.replace(
+            self,
+            input_ids=self.input_ids[here],
+            attention_mask=mask,
+            token_type_ids=self.token_type_ids[here],
+            segments=segments,
+            labels=labels,
+            indices=self.indices[here],
+            tokens=int(mask.sum()),
+        )
+
 
 def moved_to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
     """A copy on ``device``, made while the work before it goes on where that is safe."""
@@ -168,6 +193,19 @@ class TaskBatches:
         batch.weight = 1.0 if share else 0.0
         batch.present = frozenset(self.index[part.task] for part in rows)
         return batch
+
+    def describe(self, batch: Batch, rows: Sequence[int] | None = None) -> str:
+        """For people: which rows of which tasks are in a batch, as numbered in their split; or these ones of it."""
+        found = []
+        positions = {number: position for position, number in enumerate(self.index)}
+        for task, start, stop in batch.segments:
+            chosen = [i for i in range(start, stop) if rows is None or i in rows]
+            if chosen:
+                position = positions[task]
+                numbers = sorted(self.tasks[position].rows[batch.indices[chosen]].tolist())
+                shown = ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
+                found.append(f"{self.names[position]} training row{'s' * (len(numbers) > 1)} {shown}")
+        return "; ".join(found)
 
     def _make_plan(self, epoch: int) -> Plan:
         settings = self.settings

@@ -32,7 +32,7 @@ from mtl_tickets.tickets.draw import draw
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.space import StructuredSpace
 from mtl_tickets.tickets.ticket import Ticket, TicketOrigin
-from mtl_tickets.training.loop import TrainingDiverged
+from mtl_tickets.training.health import TrainingDiverged
 from mtl_tickets.training.thresholds import StraightThrough, between, equal_shares, highest, just_above, least, lowest
 
 THRESHOLD = 0.01

@@ -26,7 +26,6 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from mtl_tickets.errors import MtlTicketsError
 from mtl_tickets.model.compiled import compiled
 from mtl_tickets.processes import share_of
 from mtl_tickets.settings import Settings
@@ -34,6 +33,8 @@ from mtl_tickets.tasks.batches import BatchSettings
 from mtl_tickets.training.accumulation import accumulation_device
 from mtl_tickets.training.ahead import ahead
 from mtl_tickets.training.checkpoint import DamagedCheckpoint, Place, load_checkpoint, save_checkpoint
+from mtl_tickets.training.descent import Descent
+from mtl_tickets.training.health import Health, gradient_norm
 from mtl_tickets.training.optim import OptimiserSettings, learning_rate, make_optimiser, set_learning_rate, stretch
 
 logger = logging.getLogger(__name__)
@@ -96,10 +97,6 @@ class TrainResult:
     seconds: float
 
 
-class TrainingDiverged(MtlTicketsError):
-    """The loss stopped being a number."""
-
-
 def train(
     model: nn.Module,
     source: BatchSource,
@@ -133,7 +130,8 @@ def train(
     ``restarts``: steps after which its schedule, warm-up included, begins anew, each time until the next or the end.
     ``until``: stop after this step with a checkpoint to go on from, as if interrupted there.
 
-    Raises :class:`TrainingDiverged` where the loss of an epoch is not finite, :class:`CheckpointError` for a
+    Raises :class:`~mtl_tickets.training.health.TrainingDiverged` where a loss or a gradient is no number, with the step
+    and its rows, before a checkpoint has that in it; :class:`CheckpointError` for a
     checkpoint that does not fit. One that is damaged is said to be, and the training begins anew.
     """
     seed_everything(seed)
@@ -153,15 +151,27 @@ def train(
     rank, world = share_of(accelerator)
     loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=summing)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    descent = Descent(wrapped, objective, parameters, accelerator, summing)
     counted = saved = time.monotonic()
 
+    last = 0  # the step of the last checkpoint
+
+    def kept() -> str:
+        there = checkpoint is not None and last > 0
+        return f"; the last good checkpoint, of step {last:,}, is kept: {checkpoint}" if there else ""
+
+    hint = f"lower the learning rate (now {settings.optimiser.lr:g})"
+    health = Health(model, objective, source, accelerator, hint, kept)
+
     def save() -> None:
-        nonlocal saved, counted
+        nonlocal saved, counted, last
+        health.check()
         now = time.monotonic()
         place.seconds, counted = place.seconds + now - counted, now
         if checkpoint is not None and accelerator.is_main_process:
             place.loss_sum = float(loss_sum)
             save_checkpoint(checkpoint, model, optimiser, accelerator.scaler, place, identity)
+        last = place.step
         saved = time.monotonic()
 
     ready = settings.ahead
@@ -183,21 +193,17 @@ def train(
                     torch.manual_seed(int(np.random.SeedSequence([seed, place.step, rank]).generate_state(1)[0]))
                 if before_step:
                     before_step(place.step)
-                step_loss = torch.zeros_like(loss_sum)
-                for position, batch in enumerate(window):
-                    last = position == len(window) - 1
-                    with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
-                        loss = objective(wrapped, batch) * batch.weight
-                        # gradients are averaged over processes, the sum over all rows is divided by all rows
-                        accelerator.backward(loss * (accelerator.num_processes / count))
-                    step_loss += loss.detach().to(summing)
-                    place.loss_count += batch.count
+                step_loss = descent(window, count)
+                place.loss_count += count
                 if world > 1:
                     step_loss = accelerator.reduce(step_loss, "sum")
                     _leave_absent(model, window)
                 loss_sum += step_loss
                 if settings.optimiser.clip:
-                    accelerator.clip_grad_norm_(parameters, settings.optimiser.clip)
+                    norm = accelerator.clip_grad_norm_(parameters, settings.optimiser.clip)
+                else:
+                    norm = gradient_norm(parameters)
+                health.note(place.step + 1, window, step_loss, norm)
                 factor = learning_rate(*stretch(place.step, steps, restarts), settings.optimiser)
                 rate = settings.optimiser.lr * factor
                 set_learning_rate(optimiser, rate)
@@ -218,12 +224,8 @@ def train(
             making.close()
             if place.step == until:
                 break
+            health.check()
             mean_loss = float(loss_sum) / place.loss_count
-            if not np.isfinite(mean_loss):
-                raise TrainingDiverged(
-                    f"the loss of epoch {place.epoch + 1} is {mean_loss}: lower the learning rate "
-                    f"(now {settings.optimiser.lr:g}) or train without mixed precision"
-                )
             model.eval()
             row: dict[str, Any] = {"epoch": place.epoch + 1, "step": place.step, "loss": mean_loss}
             if on_epoch:

@@ -19,7 +19,7 @@ from mtl_tickets.progress import Silent
 from mtl_tickets.running import run_experiment
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.ticket import Ticket
-from mtl_tickets.training.loop import TrainingDiverged
+from mtl_tickets.training.health import TrainingDiverged
 from tests.end_to_end.world import write_world
 
 TASKS = ("feelings", "likeness", "same")

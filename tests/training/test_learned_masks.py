@@ -20,8 +20,9 @@ from mtl_tickets.tickets.draw import draw
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.space import StructuredSpace, WeightSpace
 from mtl_tickets.tickets.ticket import Ticket
+from mtl_tickets.training.health import TrainingDiverged
 from mtl_tickets.training.learned_masks import THRESHOLD, LearnedMasks
-from mtl_tickets.training.loop import TrainingDiverged, TrainSettings, train
+from mtl_tickets.training.loop import TrainSettings, train
 from mtl_tickets.training.objectives.hidden_states import MaskObjective
 from mtl_tickets.training.objectives.task_loss import task_loss
 from mtl_tickets.training.optim import OptimiserSettings, make_optimiser

@@ -6,7 +6,8 @@ from accelerate import Accelerator
 from mtl_tickets.errors import CheckpointError
 from mtl_tickets.tasks.batches import Batch, BatchSettings, TaskBatches
 from mtl_tickets.training import loop
-from mtl_tickets.training.loop import TrainingDiverged, TrainSettings, total_steps, train
+from mtl_tickets.training.health import TrainingDiverged
+from mtl_tickets.training.loop import TrainSettings, total_steps, train
 from mtl_tickets.training.objectives.task_loss import task_loss
 from mtl_tickets.training.optim import OptimiserSettings
 from tests import tiny

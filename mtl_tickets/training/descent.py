@@ -1,0 +1,107 @@
+"""The gradients of one optimiser step, from as many batches as it takes; in parts where memory is short of a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from mtl_tickets.errors import MtlTicketsError
+
+logger = logging.getLogger(__name__)
+
+# how allocators say it that raise nothing of their own
+SAID = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class Descent:
+    """Of one training. ``wrapped`` is the model as accelerate has prepared it.
+
+    A batch that does not fit into memory is computed in halves, and so are, from then on, all that are as large: the
+    sum of their losses is the batch's, only dropout draws other numbers. Among several processes that cannot be: the
+    others are waiting in the middle of the batch.
+    """
+
+    def __init__(
+        self,
+        wrapped: nn.Module,
+        objective: Callable[[nn.Module, Any], torch.Tensor],
+        parameters: Sequence[nn.Parameter],
+        accelerator: Accelerator,
+        summing: torch.device,
+    ):
+        self._wrapped, self._objective, self._parameters = wrapped, objective, parameters
+        self._accelerator, self._summing = accelerator, summing
+        self._most: int | None = None
+
+    def __call__(self, window: Sequence[Any], count: int) -> torch.Tensor:
+        """Leaves the gradient of the mean loss over ``count`` rows of all processes in the parameters, which have none
+        before; gives this process's sum of losses, float64. Raises :class:`MtlTicketsError` where a single row needs
+        more memory than there is."""
+        while True:
+            parts = [part for batch in window for part in self._cut(batch)]
+            try:
+                return self._backward(parts, count)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                rank, world = self._accelerator.process_index, self._accelerator.num_processes
+            # outside of the handler, whose traceback holds what is in memory
+            for parameter in self._parameters:
+                parameter.grad = None
+            gc.collect()
+            if self._accelerator.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if world > 1:
+                advice = "give batches fewer rows (batches.size) and accumulate more of them (accumulate)"
+                raise MtlTicketsError(f"process {rank} is out of memory: {advice}")
+            self._halve(parts)
+
+    def _backward(self, parts: Sequence[Any], count: int) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float64, device=self._summing)
+        for position, part in enumerate(parts):
+            last = position == len(parts) - 1
+            with contextlib.nullcontext() if last else self._accelerator.no_sync(self._wrapped):
+                loss = self._objective(self._wrapped, part) * part.weight
+                # gradients are averaged over processes, the sum over all rows is divided by all rows
+                self._accelerator.backward(loss * (self._accelerator.num_processes / count))
+            total += loss.detach().to(self._summing)
+        return total
+
+    def _halve(self, parts: Sequence[Any]) -> None:
+        largest = max(parts, key=_size)
+        if _halves(largest) is None:
+            shape = " x ".join(map(str, getattr(largest, "input_ids", torch.empty(0)).shape))
+            advice = "use a machine with more memory, a shorter max_length or a smaller encoder"
+            raise MtlTicketsError(f"out of memory with the least batch there can be ({shape} tokens): {advice}")
+        self._most = _size(largest) - 1
+        logger.warning("out of memory with %d tokens at once: such batches are computed in parts", _size(largest))
+
+    def _cut(self, batch: Any) -> list[Any]:
+        """The batch in parts, none larger than what is known to be too large."""
+        if self._most is None or _size(batch) <= self._most or (halves := _halves(batch)) is None:
+            return [batch]
+        return [part for half in halves for part in self._cut(half)]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an error of torch or Python means."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(said in str(error) for said in SAID)
+
+
+def _size(batch: Any) -> int:
+    """Tokens, padding included."""
+    return int(batch.input_ids.numel()) if hasattr(batch, "input_ids") else 1
+
+
+def _halves(batch: Any) -> tuple[Any, Any] | None:
+    halves = getattr(batch, "halves", None)
+    return None if halves is None else halves()
