@@ -21,6 +21,7 @@ from mtl_tickets.tasks.batches import BatchSettings, passes_over
 from mtl_tickets.tasks.encode import EncodedTask
 from mtl_tickets.tasks.metrics import compute, score
 from mtl_tickets.tasks.spec import TaskSpec
+from mtl_tickets.training.objectives.task_loss import example_losses
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Evaluation:
     @property
     def rows(self) -> int:
         return len(self.labels)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of the rows, of a task that is answered by its own head: nats, or the squared error."""
+        return float(example_losses(torch.from_numpy(self.logits), torch.from_numpy(self.labels)).mean())
 
 
 def evaluate(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtl_tickets.evaluation.evaluate import evaluate, predictions, save_predictions
+from mtl_tickets.evaluation.evaluate import Evaluation, evaluate, predictions, save_predictions
 from mtl_tickets.evaluation.yardsticks import YARDSTICKS
 from mtl_tickets.model import weight_masks
 from mtl_tickets.model.multitask import MultiTaskModel
@@ -110,9 +110,41 @@ def _metric_rows(
     return [bench.run.row(stage, task, split, name, value, n, step) for name, value in values.items()]
 
 
-def selection_scores(bench: Workbench, model: MultiTaskModel, tasks: Sequence[str]) -> dict[str, float]:
-    pad = bench.tokenizer.pad_token_id
+# a task whose loss changes by no more than this share of it over all epochs has learned nothing
+STANDS_STILL = 1e-3
+
+
+def after_epoch(bench: Workbench, model: MultiTaskModel, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+    """For the history of a training: every task's score on its selection rows, and the mean loss of these."""
+    found = {task: _on_selection(bench, model, task) for task in tasks}
     return {
-        task: evaluate(model, bench.tasks[task], bench.data[task].selection, bench.accelerator, pad).score
-        for task in tasks
+        "selection": {task: result.score for task, result in found.items()},
+        "selection_loss": {task: result.loss for task, result in found.items()},
     }
+
+
+def tell_unmoved(bench: Workbench, stage: str, history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The tasks whose loss has not moved over the epochs of a training, which is told and logged."""
+    courses: dict[str, list[float]] = {}
+    for epoch in history:
+        for task, loss in epoch["selection_loss"].items():
+            courses.setdefault(task, []).append(loss)
+    unmoved = [
+        task
+        for task, losses in courses.items()
+        if len(losses) > 1 and max(losses) - min(losses) <= STANDS_STILL * abs(losses[0])
+    ]
+    for task in unmoved:
+        text = f"{stage}: the loss of {task} has not moved from {courses[task][0]:.4g} in {len(history)} epochs"
+        bench.run.log(text)
+        bench.progress.say(f"{text}: is its learning rate too small, or are its labels of another file?")
+    return unmoved
+
+
+def selection_scores(bench: Workbench, model: MultiTaskModel, tasks: Sequence[str]) -> dict[str, float]:
+    return {task: _on_selection(bench, model, task).score for task in tasks}
+
+
+def _on_selection(bench: Workbench, model: MultiTaskModel, task: str) -> Evaluation:
+    pad = bench.tokenizer.pad_token_id
+    return evaluate(model, bench.tasks[task], bench.data[task].selection, bench.accelerator, pad)

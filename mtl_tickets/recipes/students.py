@@ -14,7 +14,7 @@ from mtl_tickets.files import digest
 from mtl_tickets.model.compact import compact
 from mtl_tickets.model.grafting import Grafted
 from mtl_tickets.model.multitask import MultiTaskModel
-from mtl_tickets.recipes.measured import evaluated, remaining_rows, selection_scores, training_score
+from mtl_tickets.recipes.measured import after_epoch, evaluated, remaining_rows, tell_unmoved, training_score
 from mtl_tickets.recipes.run_directory import CHECKPOINT
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
 from mtl_tickets.scoring.engine import ScoreSettings, score_tasks
@@ -147,6 +147,7 @@ def train_student(bench: Workbench, training: StudentTraining) -> None:
             "history": result.history,
             "steps": result.steps,
             "examples": result.examples,
+            "unmoved": tell_unmoved(bench, stage, result.history),
             "model": str(training.keep_model.relative_to(bench.run.path)) if training.keep_model else None,
         }
 
@@ -186,7 +187,7 @@ def trained_student(
     def on_epoch(epoch: int) -> dict[str, Any]:
         done = total_steps(source, settings.model_copy(update={"epochs": epoch + 1}))
         return {
-            "selection": selection_scores(bench, student, [task]),
+            **after_epoch(bench, student, [task]),
             "train": {task: training_score(bench, student, task)[0]},
             "sparsity": pruned.sparsity(),
             "rate": training.rate(done - 1, steps),

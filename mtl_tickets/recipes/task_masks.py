@@ -17,7 +17,7 @@ from mtl_tickets.files import written_whole
 from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.model.weight_masks import write_zeros
 from mtl_tickets.recipes.jobs import PRETRAINED, Origin, TaskObjective, put_on_top
-from mtl_tickets.recipes.measured import evaluated, remaining_rows, selection_scores
+from mtl_tickets.recipes.measured import after_epoch, evaluated, remaining_rows, tell_unmoved
 from mtl_tickets.recipes.run_directory import CHECKPOINT
 from mtl_tickets.recipes.workbench import Workbench, derived_seed
 from mtl_tickets.scoring.magnitude import weight_magnitudes
@@ -110,7 +110,8 @@ def train_task_masks(bench: Workbench, training: TaskMasks) -> Ticket:
         if training.keep_model:
             bench.keep_model(model, training.keep_model, training.stage, (training.task,))
         bench.run.log(f"{training.stage}: {result.steps} steps, {result.seconds:.1f} s")
-        return {"rows": rows, "history": result.history, "steps": result.steps}
+        unmoved = tell_unmoved(bench, training.stage, result.history)
+        return {"rows": rows, "history": result.history, "steps": result.steps, "unmoved": unmoved}
 
     bench.run.stage(training.stage, train_stage)
     return Ticket.load(folder / TICKET, space=training.space, weight_hash=bench.weight_hash)
@@ -167,7 +168,7 @@ def _trained(bench: Workbench, training: TaskMasks, masks: LearnedMasks, folder:
         # what is measured has the size it is said to have
         resize(total_steps(batches, training.settings.model_copy(update={"epochs": epoch + 1})))
         masks.reset()
-        return {"selection": selection_scores(bench, masks.model, (training.task,)), "sparsity": masks.sparsity()}  # type: ignore[arg-type]
+        return {**after_epoch(bench, masks.model, (training.task,)), "sparsity": masks.sparsity()}  # type: ignore[arg-type]
 
     what = {
         "masks": [training.sparsity, training.reset_every, first, training.space.to_json()],

@@ -20,7 +20,7 @@ from mtl_tickets.processes import share_of
 from mtl_tickets.progress import Progress
 from mtl_tickets.recipes.jobs import PRETRAINED, Start, StoppedAfter, Training, put_on_top
 from mtl_tickets.recipes.made_from import MadeFrom
-from mtl_tickets.recipes.measured import evaluated, remaining_rows, selection_scores
+from mtl_tickets.recipes.measured import after_epoch, evaluated, remaining_rows, tell_unmoved
 from mtl_tickets.recipes.run_directory import CHECKPOINT, Input, RunDirectory
 from mtl_tickets.recipes.side_by_side import side_by_side
 from mtl_tickets.tasks.batches import TaskBatches
@@ -202,6 +202,7 @@ class Workbench:
                 "history": result.history,
                 "steps": result.steps,
                 "examples": result.examples,
+                "unmoved": tell_unmoved(self, stage, result.history),
                 "model": str(training.keep_model.relative_to(self.run.path)) if training.keep_model else None,
             }
 
@@ -271,7 +272,7 @@ class Workbench:
             seed=seed,
             identity=identity,
             checkpoint=folder / CHECKPOINT,
-            on_epoch=lambda epoch: {"selection": selection_scores(self, model, tasks)},
+            on_epoch=lambda epoch: after_epoch(self, model, tasks),
             on_step=on_step,
             before_step=None if objective is None else objective.before_step,
             planned_steps=steps,

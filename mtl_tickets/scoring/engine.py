@@ -7,7 +7,7 @@ the score wants it, every token) apart. What is done with them is the score's ow
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ import pydantic
 import torch
 from accelerate import Accelerator
 
+from mtl_tickets.errors import MtlTicketsError
 from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.processes import share_of
 from mtl_tickets.registry import Registry
@@ -125,6 +126,7 @@ def score_tasks(
             on_device = batch.to(accelerator.device)
             per_example = gate_gradients(model, space, on_device, score, accelerator, within)
             rows = torch.from_numpy(batch.indices)
+            _require_numbers(per_example, batch, {index[task]: (task, sampled[task]) for task in names})
             for number, start, stop in batch.segments:
                 place = position[number]
                 weight = weights[names[place]][rows[start:stop]].to(summing)
@@ -141,6 +143,23 @@ def score_tasks(
         agreement = Scores(space, halves[0], about).rank_agreement(Scores(space, halves[1], about), within)
         result[task] = _inside(Scores(space, values, replace(about, agreement=agreement)), within)
     return result
+
+
+def _require_numbers(
+    found: Mapping[str, torch.Tensor], batch: Batch, tasks: Mapping[int, tuple[str, EncodedTask]]
+) -> None:
+    """Raises :class:`MtlTicketsError` with the first rows of which a score is no number."""
+    bad = torch.zeros(len(batch.indices), dtype=torch.bool)
+    for values in found.values():
+        bad |= ~values.flatten(1).isfinite().all(1).cpu()
+    for number, start, stop in batch.segments:
+        if bad[start:stop].any():
+            task, encoded = tasks[number]
+            rows = sorted(encoded.rows[batch.indices[start:stop][bad[start:stop].numpy()]].tolist())
+            shown = ", ".join(map(str, rows[:8]))
+            raise MtlTicketsError(
+                f"{task}: the scores of units are no numbers on training rows {shown}: are the weights whole?"
+            )
 
 
 def gate_gradients(

@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
+from mtl_tickets.errors import MtlTicketsError
 from mtl_tickets.model.anatomy import space_of
 from mtl_tickets.model.multitask import MultiTaskModel, TaskInfo
 from mtl_tickets.scoring import SCORES, ScoreSettings, score_tasks
@@ -205,3 +206,18 @@ def test_conformance_with_the_published_code(shared, accelerator):
         for values, suffix in ((scores, ""), (scores.normalised(), "_norm")):
             np.testing.assert_allclose(values.values["heads"], expected[key]["head" + suffix], rtol=1e-5)
             np.testing.assert_allclose(values.values["ffn"], expected[key]["ffn" + suffix], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", GATED)
+def test_a_row_without_a_number_is_named(tasks, accelerator, kind):
+    model = tiny.model(CLASSES)
+    word = int(tasks["b"].input_ids(5)[0])
+    with torch.no_grad():
+        model.encoder.embeddings.word_embeddings.weight[word] = float("nan")
+    rows = [i for i in range(len(tasks["b"])) if word in tasks["b"].input_ids(i)]
+    with pytest.raises(
+        MtlTicketsError, match=r"^b: the scores of units are no numbers on training rows ([\d, ]+): "
+    ) as said:
+        scored(model, {"b": tasks["b"]}, accelerator, forward_rows=len(tasks["b"]), kind=kind)
+    named = str(said.value).partition("rows ")[2].partition(":")[0]
+    assert [int(row) for row in named.split(", ")] == rows[:8]
