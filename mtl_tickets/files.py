@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from safetensors import SafetensorError
+
 from mtl_tickets.errors import CheckpointError, Problem
 
 _thrown_away = contextvars.ContextVar("thrown_away", default=False)
@@ -52,6 +54,19 @@ def nothing_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What the operating system refuses (a full disk) is an :class:`OSError` naming ``path``, also where a library has
+    made another error of it."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+
+
+@contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path``; on success it is synced and renamed over ``path``.
 
@@ -66,7 +81,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     os.close(handle)
     part = Path(name)
     try:
-        yield part
+        with _refusals(path):
+            yield part
         with open(part, "rb") as synced:
             os.fsync(synced.fileno())
         os.chmod(part, 0o644)
@@ -87,7 +103,8 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
-        yield part
+        with _refusals(path):
+            yield part
         for file in part.rglob("*"):
             if file.is_file():
                 with open(file, "rb") as synced:

@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -5,7 +6,9 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from mtl_tickets.errors import CheckpointError
 from mtl_tickets.files import (
@@ -13,11 +16,13 @@ from mtl_tickets.files import (
     file_digest,
     folder_written_whole,
     locked,
+    nothing_kept,
     read_json,
     recover_folder,
     sweep_parts,
     write_json,
     write_jsonl,
+    writing_noted,
     written_whole,
 )
 
@@ -180,3 +185,54 @@ def test_one_process_at_a_time(tmp_path):
     assert other() == "got it\n"
     with locked(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB, where this user may have one."""
+    place = tmp_path / "small"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=262144", "tmpfs", str(place)], capture_output=True)
+    if done.returncode:
+        pytest.skip("this user may not mount a file system")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_full_disk_is_said_as_one_and_leaves_what_was_there(small_disk, folder):
+    def fill(part):
+        save_file({"x": np.zeros(10**6)}, part / "x" if folder else part)
+
+    whole, path = folder_written_whole if folder else written_whole, small_disk / "a"
+    with whole(path) as part:
+        (part / "x" if folder else part).write_text("old")
+    with pytest.raises(OSError, match="No space left on device") as full, whole(path) as part:
+        fill(part)
+    assert full.value.errno == errno.ENOSPC and full.value.filename == str(path)
+    assert (path / "x" if folder else path).read_text() == "old"
+    assert os.listdir(small_disk) == ["a"]
+
+
+def test_what_is_noted_is_what_was_left(tmp_path):
+    with writing_noted() as noted:
+        write_json(tmp_path / "a.json", 1)
+        write_json(tmp_path / "a.json", 2)
+        write_json(tmp_path / "gone.json", 1)
+        (tmp_path / "gone.json").unlink()
+        with folder_written_whole(tmp_path / "folder") as part:
+            write_json(part / "b.json", 1)
+    write_json(tmp_path / "later.json", 1)
+    assert noted == [tmp_path / "a.json", tmp_path / "folder/b.json"]
+
+
+def test_where_nothing_is_kept_nothing_is_written(tmp_path):
+    with nothing_kept(), writing_noted() as noted:
+        write_json(tmp_path / "a.json", 1)
+        with folder_written_whole(tmp_path / "folder") as part:
+            write_json(part / "b.json", 1)
+            (part / "c.txt").write_text("here as long as it takes")
+            assert (part / "c.txt").exists()
+    assert os.listdir(tmp_path) == [] and noted == []
+    write_json(tmp_path / "a.json", 1)
+    assert os.listdir(tmp_path) == ["a.json"]

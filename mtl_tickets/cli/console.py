@@ -6,6 +6,7 @@ must stay what it is.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -21,6 +22,10 @@ from mtl_tickets.errors import InputError, MtlTicketsError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+# no room is left: on the disk, or of what this user may have
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# commands that go on where they were stopped if they are told so
+RESUMED = (["run"], ["pretrain"])
 
 
 def out() -> Console:
@@ -69,6 +74,9 @@ class SafeGroup(TyperGroup):
 def print_errors(error: Exception) -> None:
     """Every problem on a line of its own."""
     lines = [str(problem) for problem in error.problems] if isinstance(error, InputError) else [str(error)]
+    if isinstance(error, OSError) and error.errno in FULL:
+        lines[-1] += "; what is done is kept: make room and start the same command again"
+        lines[-1] += ", with --resume" if sys.argv[1:2] in RESUMED else ""
     console = err()
     label = "error: " if speaks() else f"error in process {_rank()}: "
     for line in lines:
@@ -82,8 +90,7 @@ def visible(text: str) -> str:
 
 def interrupted() -> str:
     """What to say when a command was interrupted."""
-    command = sys.argv[1:2]
-    if command in (["run"], ["pretrain"]):
+    if sys.argv[1:2] in RESUMED:
         return f"interrupted; what is done is kept, go on with: {same_command_resumed()}"
     return "interrupted"
 

@@ -8,6 +8,7 @@ by the same names; or, with ``storage``, those of the data and the cache: then r
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import tempfile
@@ -133,7 +134,12 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         yield
         return
     try:
-        ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else False)
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            include_dashboard=None if address else False,
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(Problem(f"no cluster answers ({reason})", place="executor.address", found=address)) from None
