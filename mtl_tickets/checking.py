@@ -6,6 +6,7 @@ rows, labels, lengths in tokens, one encoded sample. Floor 5.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -83,11 +84,11 @@ def check_files(
 def _path(name: str | Path) -> Path:
     """The file, or the shipped experiment or task of this name."""
     path = Path(name)
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if os.path.exists(path) or path.suffix or len(path.parts) > 1:
         return path
     for kind in ("experiments", "tasks"):
         shipped = task_config_folder() / kind / f"{name}.yaml"
-        if shipped.is_file():
+        if os.path.isfile(shipped):
             return shipped
     known = shipped_tasks() + sorted(p.stem for p in (task_config_folder() / "experiments").glob("*.yaml"))
     raise ConfigError(Problem("no such file, shipped experiment or task", found=str(name), hint=nearest(name, known)))

@@ -7,6 +7,7 @@ a file's own keys.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any
 import yaml
 
 from mtl_tickets.errors import ConfigError, Problem, nearest
+
+# what no configuration comes near to: bytes of a file, values in it (aliases multiply), levels of nesting, digits
+MOST_BYTES, MOST_VALUES, MOST_LEVELS, MOST_DIGITS = 2**20, 50_000, 64, 300
 
 KeyPath = tuple[str | int, ...]
 Origins = dict[KeyPath, tuple[str, int]]
@@ -97,6 +101,9 @@ def _read(path: Path, search: Sequence[Path], above: tuple[Path, ...]) -> Docume
         circle = " -> ".join(p.name for p in (*above, path))
         raise ConfigError(Problem("an include must not lead back to itself", file=file, found=circle))
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            rule = f"a configuration must not have more than {MOST_BYTES:,} bytes"
+            raise ConfigError(Problem(rule, file=file, found=size))
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
@@ -106,8 +113,8 @@ def _read(path: Path, search: Sequence[Path], above: tuple[Path, ...]) -> Docume
         raise ConfigError(Problem("must be a file, not a folder", file=file)) from None
     except UnicodeDecodeError as error:
         raise ConfigError(Problem("must be UTF-8 text", file=file, place=f"byte {error.start}")) from None
-    except OSError as error:
-        raise ConfigError(Problem(f"must be readable ({error.strerror})", file=file)) from None
+    except (OSError, ValueError) as error:  # a name with a NUL is none
+        raise ConfigError(Problem(f"must be readable ({getattr(error, 'strerror', error)})", file=file)) from None
     own = _parse(text, file)
     own.data = {} if own.data is None else own.data
     if not isinstance(own.data, dict):
@@ -118,7 +125,7 @@ def _read(path: Path, search: Sequence[Path], above: tuple[Path, ...]) -> Docume
         raise ConfigError(own.problem(("include",), "must be the name of a file or a list of names", included))
     for name in reversed(names):
         folders = [path.parent, *search]
-        found = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        found = next((folder / name for folder in folders if os.path.isfile(folder / name)), None)
         if found is None:
             hint = nearest(name, _yaml_names(folders))
             raise ConfigError(own.problem(("include",), "the included file must exist", name, hint))
@@ -139,6 +146,8 @@ def _parse(text: str, file: str) -> Document:
             document.data = _Builder(loader, document, duplicates).build(node, ())
     except yaml.YAMLError as error:
         raise ConfigError(Problem(f"must be YAML ({_mark(error)})", file=file)) from None
+    except RecursionError:  # of PyYAML, which descends before we count
+        raise ConfigError(Problem(f"must not be nested deeper than {MOST_LEVELS} levels", file=file)) from None
     if duplicates:
         raise ConfigError(duplicates)
     return document
@@ -158,9 +167,15 @@ for _tag, _first, _pattern in (
     ("merge", ["<"], r"<<"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int", lambda _, node: int(node.value, 16 if node.value.startswith("0x") else 10)
-)
+
+
+def _whole_number(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > MOST_DIGITS:
+        raise ValueError(f"a whole number must not have more than {MOST_DIGITS} digits")
+    return int(node.value, 16 if node.value.startswith("0x") else 10)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 class _Builder:
@@ -171,11 +186,17 @@ class _Builder:
         self.document = document
         self.duplicates = duplicates
         self.open: list[yaml.Node] = []
+        self.built = 0
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
         self.document.origin.setdefault(path, (self.document.file, node.start_mark.line + 1))
         if node in self.open:
             raise _error("an alias must not stand inside what it names", node)
+        self.built += 1
+        if self.built > MOST_VALUES:
+            raise _error(f"there must not be more than {MOST_VALUES:,} values, those of aliases counted", node)
+        if len(self.open) >= MOST_LEVELS:
+            raise _error(f"must not be nested deeper than {MOST_LEVELS} levels", node)
         self.open.append(node)
         try:
             if isinstance(node, yaml.MappingNode):

@@ -9,6 +9,7 @@ known before they are read: the run directory keeps keys of it, and refuses to g
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,9 +173,9 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     Raises :class:`ConfigError` with all problems of all files at once.
     """
     path = Path(name_or_path)
-    if not path.exists() and str(name_or_path) in shipped_experiments():
+    if not os.path.exists(path) and str(name_or_path) in shipped_experiments():
         path = task_config_folder() / "experiments" / f"{name_or_path}.yaml"
-    if not path.exists() and not path.suffix:
+    if not os.path.exists(path) and not path.suffix:
         raise ConfigError(
             Problem(
                 "no such experiment file or shipped experiment",
@@ -229,7 +230,7 @@ def _with_base(
     if given is None:
         return experiment, None, []
     file = Path(_at(str(file_of(given)), beside))
-    if not file.is_file():
+    if not os.path.isfile(file):
         rule, hint = "this file must exist", nearest(file.name, [other.name for other in _tickets_near(file, beside)])
         return experiment, None, [document.problem(("recipe", "base"), rule, str(given), hint)]
     try:
@@ -247,7 +248,7 @@ def _tickets_near(file: Path, beside: Path) -> list[Path]:
 
 def _at(name: str, beside: Path) -> str:
     """Relative paths of task files start at the experiment's folder; one that is right only from here still works."""
-    return str(beside / name) if (beside / name).is_file() else name
+    return str(beside / name) if os.path.isfile(beside / name) else name
 
 
 def _folders_of_tasks(beside: Path) -> list[Path]:

@@ -6,6 +6,7 @@ An *experiment folder* holds ``seed-*`` folders, a *run* holds ``config.yaml`` a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,11 +45,11 @@ def runs_in(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         siblings = sorted(p.name for p in path.parent.iterdir() if p.is_dir()) if path.parent.is_dir() else []
-        rule = "this folder must exist" if not path.exists() else "must be a folder"
+        rule = "this folder must exist" if not os.path.exists(path) else "must be a folder"
         raise CheckpointError(Problem(rule, file=str(path), hint=nearest(path.name, siblings)))
-    if (path / "config.yaml").is_file():
+    if os.path.isfile(path / "config.yaml"):
         return [path]
-    seeds = [p for p in path.glob("seed-*") if (p / "config.yaml").is_file() and p.name[5:].isdecimal()]
+    seeds = [p for p in path.glob("seed-*") if os.path.isfile(p / "config.yaml") and p.name[5:].isdecimal()]
     if not seeds:
         found = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))[:10]
         rule = "must be an experiment folder (with seed-*), a run (with config.yaml) or a model folder"
@@ -68,10 +69,12 @@ def find_models(path: str | Path, rule: str | None = None) -> list[ModelPlace]:
     :class:`CheckpointError` where there is no such model, naming those there are.
     """
     path = Path(path)
-    if (path / "tasks.json").is_file():
+    if os.path.isfile(path / "tasks.json"):
         if rule is not None:
             raise InputError(Problem("a model folder holds one model: leave --rule out", file=str(path), found=rule))
-        run = path.parents[1] if path.parent.name == "model" and (path.parents[1] / "config.yaml").is_file() else None
+        run = (
+            path.parents[1] if path.parent.name == "model" and os.path.isfile(path.parents[1] / "config.yaml") else None
+        )
         return [ModelPlace(path, run, path.name if run else None, seed_of(run) if run else None)]
     runs = runs_in(path)
     if len(runs) > 1:
@@ -85,7 +88,7 @@ def _model_of(run: Path, rule: str | None) -> ModelPlace:
     if not models:
         rule_text = "this run has no model yet"
         hint = "it was stopped before the stage multi: go on with mtl-tickets run EXPERIMENT --resume"
-        record = read_json(run / "record.json") if (run / "record.json").is_file() else None
+        record = read_json(run / "record.json") if os.path.isfile(run / "record.json") else None
         if isinstance(record, dict) and record.get("finished"):
             rule_text, hint = "this run is finished, and its recipe keeps tickets and no model", ""
         raise CheckpointError(Problem(rule_text, file=str(run), hint=hint))
@@ -107,7 +110,7 @@ def _models_in(run: Path) -> dict[str, Path]:
     for done in sorted(run.glob("stages/multi/*/done.json")):
         content = read_json(done)
         place = content.get("model") if isinstance(content, dict) else None
-        if isinstance(place, str) and (run / place / "tasks.json").is_file():
+        if isinstance(place, str) and os.path.isfile(run / place / "tasks.json"):
             models.setdefault(done.parent.name, run / place)
     return models
 
@@ -145,11 +148,11 @@ def _task(file: Path, ticket: Ticket) -> str:
 
 
 def _ticket_files(place: Path, rule: str | None) -> list[Path]:
-    if place.is_file() or place.suffix == ".safetensors":
+    if os.path.isfile(place) or place.suffix == ".safetensors":
         return [place]  # reading it says what is wrong with it
-    if not place.exists() and place.with_suffix(".safetensors").is_file():
+    if not os.path.exists(place) and os.path.isfile(place.with_suffix(".safetensors")):
         return [place.with_suffix(".safetensors")]
-    if (place / "tasks.json").is_file():
+    if os.path.isfile(place / "tasks.json"):
         files = sorted(place.glob("tickets/*.safetensors"))
         if not files:
             raise CheckpointError(Problem("this model has no tickets: it is dense", file=str(place)))

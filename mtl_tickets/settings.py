@@ -36,7 +36,7 @@ __all__ = [
 class Settings(pydantic.BaseModel):
     """Base of all settings: unknown keys are refused, values cannot change, assigned defaults are checked too."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     def non_defaults(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as JSON-able values. Hashes of these name runs, so that a new

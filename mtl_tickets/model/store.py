@@ -99,7 +99,9 @@ def load(folder: str | Path, attention: str = "sdpa", device: str | torch.device
         file = folder / "compact.json"
         kept = Kept.from_json(files.read_json(file), config, str(file))
     weights = _read_weights(folder / "model.safetensors", content["weights_sha256"])
-    encoder = empty_encoder(config, attention) if kept is None else build_compact(config, kept, attention)
+    _require_plausible(config, weights, str(folder / "config.json"))
+    with read_by_transformers("must describe an encoder that can be built", str(folder / "config.json")):
+        encoder = empty_encoder(config, attention) if kept is None else build_compact(config, kept, attention)
     present = {} if kept is None else kept.present(config)
     model = MultiTaskModel(encoder, infos, pooling=content["pooling"], present=present)
     prefix = _prefix(encoder)
@@ -172,6 +174,29 @@ def _read_config(folder: Path) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(str(folder))
     anatomy_of(config)
     return config
+
+
+def _require_plausible(config: PretrainedConfig, weights: dict[str, torch.Tensor], file: str) -> None:
+    """A configuration that lies must not make us build more than there are weights for."""
+    elements = sum(weight.numel() for weight in weights.values())
+    most = {
+        "num_hidden_layers": len(weights),
+        "num_attention_heads": elements,
+        "hidden_size": elements,
+        "intermediate_size": elements,
+        "vocab_size": elements,
+        "max_position_embeddings": elements,
+        "type_vocab_size": elements,
+    }
+    problems = [
+        Problem(f"must be a whole number between {least} and {largest:,}, as the weights are", file, name, value)
+        for name, largest in most.items()
+        for least in [0 if name == "type_vocab_size" else 1]
+        if (value := getattr(config, name, None)) is not None
+        and (type(value) is not int or not least <= value <= largest)
+    ]
+    if problems:
+        raise CheckpointError(problems)
 
 
 def _read_weights(file: Path, expected: str) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fcntl
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,10 +118,10 @@ def resolve_encoder(name_or_path: str | Path, cache: Path = Path(".cache"), prog
         return str(ENCODERS.get(name)(cache, progress))
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not os.path.isfile(path / "config.json"):
             raise InputError(Problem("an encoder's folder must have a config.json", name))
         return str(path)
-    if path.exists():
+    if os.path.exists(path):
         raise InputError(Problem("an encoder must be a folder, not a file", name))
     siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
     # owner/name may be on the hub even where a folder called owner is here

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,15 +156,15 @@ def load_study(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Study
     all problems of the file, or of the first point that has any (the others would mostly repeat them).
     """
     path = Path(name_or_path)
-    if not path.exists() and str(name_or_path) in shipped_studies():
+    if not os.path.exists(path) and str(name_or_path) in shipped_studies():
         path = task_config_folder() / "studies" / f"{name_or_path}.yaml"
-    if not path.exists() and not path.suffix:
+    if not os.path.exists(path) and not path.suffix:
         hint = nearest(str(name_or_path), shipped_studies())
         raise ConfigError(Problem("no such study file or shipped study", found=str(name_or_path), hint=hint))
     document = _with_dotted_keys(read_yaml(path, search=[task_config_folder() / "studies"]), overrides)
     settings = check(StudySettings, document)
     experiment = path.parent / settings.experiment
-    base = str(experiment) if experiment.is_file() else settings.experiment
+    base = str(experiment) if os.path.isfile(experiment) else settings.experiment
     everywhere = dict(settings.changes)
     if settings.rules is not None:
         everywhere["recipe.sharing"] = [rule.model_dump(mode="json", exclude_defaults=True) for rule in settings.rules]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -234,7 +235,7 @@ def load_task(name: str | Path, search: Sequence[Path] = ()) -> TaskSpec:
     path = Path(name)
     if not _is_path(name):
         known = [folder / f"{name}.yaml" for folder in folders]
-        path = next((file for file in known if file.is_file()), shipped)
+        path = next((file for file in known if os.path.isfile(file)), shipped)
         if path is shipped:
             hint = nearest(name, sorted({file.stem for folder in folders for file in folder.glob("*.yaml")}))
             raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,7 @@ def require_columns(file: str, available: Sequence[str], wanted: Sequence[str], 
 
 def require_file(path: Path) -> Path:
     """``path`` if it is a file, else a DataError that lists what is in the folder."""
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     raise DataError(Problem("this file must exist", file=str(path), hint=contents(path.parent, path.name)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -36,7 +37,7 @@ class DiskSource(ColumnSource):
             rule = "the folder of the data must be given (root)"
             raise DataError(Problem(rule, found=f"only {Path(self.folder, self.splits[split])}"))
         folder = root / self.folder / self.splits[split]
-        if not (folder / "dataset_info.json").is_file():
+        if not os.path.isfile(folder / "dataset_info.json"):
             rule = "a dataset written by save_to_disk must be here"
             raise DataError(Problem(rule, file=str(folder), hint=contents(folder.parent, folder.name)))
         try:

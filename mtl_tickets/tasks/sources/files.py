@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -117,7 +118,7 @@ class FilesSource(ColumnSource, Layout):
             raise DataError(Problem(rule, found=f"only {Path(self.folder, chosen.file[0])}"))
         folder = root / self.folder
         for name in chosen.file:
-            if (folder / name).is_file():
+            if os.path.isfile(folder / name):
                 return folder / name
         if len(chosen.file) == 1:
             return require_file(folder / chosen.file[0])

@@ -98,9 +98,10 @@ def read_parquet(path: Path, wanted: Columns) -> Table:
         schema = pq.read_schema(path)
         require_columns(file, schema.names, wanted.names)
         table = pq.read_table(path, columns=list(dict.fromkeys(wanted.names)))
-    except pa.ArrowException as error:
-        raise DataError(Problem(f"must be a parquet file ({error})", file=file)) from error
-    columns = [table.column(name).to_pylist() for name in wanted.names]
+        columns = [table.column(name).to_pylist() for name in wanted.names]
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # of damaged pages, more than Arrow's own
+        reason = " ".join(str(error).split())
+        raise DataError(Problem(f"must be a parquet file ({reason})", file=file)) from error
     names = None if wanted.label is None else _class_names(schema.metadata or {}, wanted.label)
     return wanted.table(file, columns, range(1, table.num_rows + 1), unit="row", class_names=names)
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mtl_tickets.tasks.spec import TaskSpec
 
 
+# of one text: a hundred times what the longest encoders read
+MOST_CHARACTERS = 1_000_000
+
+
 @dataclass(frozen=True)
 class Rows:
     """Checked rows of one split.
@@ -164,7 +168,7 @@ def _texts(table: Table, kept: list[int], findings: Findings) -> list[list[str]]
     if any(type(value) is not str for column in columns for value in column):
         return []
     for column in columns:
-        _refuse_half_characters(table, kept, column, findings)  # type: ignore[arg-type]
+        _refuse_no_text(table, kept, column, findings)  # type: ignore[arg-type]
     for i, values in zip(kept, zip(*columns, strict=True), strict=True):
         if not any(map(str.strip, values)):
             findings.add(_problem(table, i, "a row must have some text", values if len(values) > 1 else values[0]))
@@ -181,14 +185,24 @@ def _group(table: Table, kept: list[int], name: str, column: Sequence[object], f
     return values
 
 
-def _refuse_half_characters(table: Table, kept: list[int], column: list[str], findings: Findings) -> None:
-    """JSON can spell half of a surrogate pair, which is no character; tokenizers fail on it."""
+def _refuse_no_text(table: Table, kept: list[int], column: list[str], findings: Findings) -> None:
+    """JSON can spell half of a surrogate pair, which is no character: tokenizers fail on it. A NUL is of a file that is
+    no text, and a text as long as a book would be tokenised for minutes to be cut to its first words."""
     try:
-        "".join(column).encode()
+        whole = "".join(column)
+        whole.encode()
+        if "\0" not in whole and (len(whole) <= MOST_CHARACTERS or max(map(len, column)) <= MOST_CHARACTERS):
+            return
     except UnicodeEncodeError:
-        for i, value in zip(kept, column, strict=True):
-            if any("\ud800" <= character <= "\udfff" for character in value):
-                findings.add(_problem(table, i, "must be text of whole characters (this has a lone surrogate)", value))
+        pass
+    for i, value in zip(kept, column, strict=True):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            findings.add(_problem(table, i, "must be text of whole characters (this has a lone surrogate)", value))
+        elif "\0" in value:
+            findings.add(_problem(table, i, "must be text without NUL characters (is the file UTF-16?)", value))
+        elif len(value) > MOST_CHARACTERS:
+            rule = f"must be a text of at most {MOST_CHARACTERS:,} characters (this has {len(value):,})"
+            findings.add(_problem(table, i, rule, value))
 
 
 def _labels(
