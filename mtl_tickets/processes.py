@@ -6,6 +6,7 @@ the first, and told to the others: :func:`by_main`.
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
 
 Found = TypeVar("Found")
+
+# how long processes wait for each other: one may be reading or checking much while the others have nothing to do
+PATIENCE = datetime.timedelta(hours=2)
 
 
 def share_of(accelerator: Accelerator) -> tuple[int, int]:
@@ -31,7 +35,9 @@ def group() -> PartialState:
 
     if PartialState._shared_state:
         return PartialState()
-    return PartialState(cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available())
+    if "LOCAL_RANK" not in os.environ:
+        return PartialState()
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
 
 
 def accelerator_for(mixed_precision: str | None = None) -> Accelerator:

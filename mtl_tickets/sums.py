@@ -43,7 +43,7 @@ def damages(file: Path, root: Path | None, only: Path | None = None) -> list[Pro
             continue
         if not path.is_file():
             problems.append(Problem("must be there, as when it was written", file=str(path), found="nothing"))
-        elif file_digest(path) != digest:
+        elif _digest_of(path) != digest:
             problems.append(Problem("must hold what was written: it is damaged", file=str(path)))
     return problems
 
@@ -54,6 +54,14 @@ def require_whole(path: Path, file: Path, root: Path) -> None:
     if problems := damages(file, root, only=path):
         hint = "the run makes it anew when it is started again with --resume"
         raise CheckpointError([Problem(p.rule, p.file, found=p.found, hint=hint) for p in problems])
+
+
+def _digest_of(path: Path) -> str | None:
+    """None where the medium cannot be read."""
+    try:
+        return file_digest(path)
+    except OSError:
+        return None
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -41,8 +41,7 @@ def study(
         from mtl_tickets.report.write import write_study
         from mtl_tickets.study.plan import load_study
         from mtl_tickets.study.runs import run_study, write_index
-    chosen = [] if executor is None else [f"executor.kind={executor}"]
-    asked = load_study(file, [*chosen, *(settings or ())])
+    asked = load_study(file, settings or (), executor)
     console.print(f"writing to {asked.folder}", markup=False, soft_wrap=True)
     if only_table:
         write_index(asked)

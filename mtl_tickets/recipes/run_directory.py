@@ -96,6 +96,8 @@ class RunDirectory:
             shutil.rmtree(self.path / THROWN_AWAY, ignore_errors=True)
             sweep_parts(self.path)
             damaged = damages(self.path / SUMS, self.path)
+            if resume and not damaged and run_finished(self.path):
+                damaged = [problem for sums in self._stage_sums() for problem in damages(sums, self.path)]
             finished = run_finished(self.path) and not damaged
             if (self.path / "stages").is_dir() and not finished and not resume:
                 rule = "this run was stopped before its end" if not damaged else f"this run is damaged ({damaged[0]})"
@@ -114,7 +116,7 @@ class RunDirectory:
 
     def _forget_damaged(self) -> None:
         """Stages that are not, bit for bit, what they were when they were done are done anew."""
-        for sums in sorted((self.path / "stages").rglob(SUMS)):
+        for sums in self._stage_sums():
             done = sums.with_name(DONE)
             if done.exists() and (problems := damages(sums, self.path)):
                 self._found(problems)
@@ -126,6 +128,9 @@ class RunDirectory:
             except CheckpointError as error:
                 self._found(error.problems)
                 done.unlink()
+
+    def _stage_sums(self) -> list[Path]:
+        return sorted((self.path / "stages").rglob(SUMS))
 
     def _found(self, damaged: Sequence[Problem]) -> None:
         for problem in damaged:
@@ -180,15 +185,16 @@ class RunDirectory:
             if changed:
                 raise CheckpointError([Problem(rule, file=i.file, place=i.name, hint=hint) for i in changed])
         plain = {name: about["key"] for name, about in keys.items()}
-        if (written := self._record(finished=None, begins=False)).get("inputs") != plain:
-            write_json(record, {**written, "inputs": plain})
-        if not path.exists() or path.read_bytes() != now_kept.encode():
-            sealed = (self.path / SUMS).exists()
-            (self.path / SUMS).unlink(missing_ok=True)
-            self._write_config()  # it says where the inputs lie
-            write_text(path, now_kept)
-            if sealed:  # a finished run whose inputs have moved
-                self._list_sums({})
+        written = self._record(finished=None, begins=False)
+        if written.get("inputs") == plain and path.exists() and path.read_bytes() == now_kept.encode():
+            return
+        sealed = (self.path / SUMS).exists()
+        (self.path / SUMS).unlink(missing_ok=True)
+        write_json(record, {**written, "inputs": plain})
+        self._write_config()  # it says where the inputs lie
+        write_text(path, now_kept)
+        if sealed:  # a finished run whose inputs have moved
+            self._list_sums()
 
     def _known_inputs(self) -> tuple[list[dict[str, str]], list[Problem]]:
         """Name -> key of what the run is made from, as it is kept in two places; and those of them that are damaged."""
@@ -237,7 +243,8 @@ class RunDirectory:
             self._write_results(all_done=True)
             return result
 
-        return by_main(keep)
+        with writing_noted():  # what is kept of this stage is none of what a stage around it has written
+            return by_main(keep)
 
     def _write_done(self, folder: Path, result: dict[str, Any], written: Sequence[Path]) -> None:
         text = json_text(result)
@@ -261,6 +268,8 @@ class RunDirectory:
             return
         if problems := damages(source / SUMS, None):
             self._found(problems)
+            with contextlib.suppress(OSError):  # another run may have put it aside
+                os.rename(source, source.with_name(f".damaged-{source.name}-{os.getpid()}"))
             return
         folder = self.stage_folder(stage)
         folder.mkdir(parents=True, exist_ok=True)
@@ -325,15 +334,14 @@ class RunDirectory:
     def finish(self) -> None:
         def finish() -> None:
             self._write_results(all_done=False)
-            record = self._record(finished=now())
-            self._list_sums({self.path / "record.json": json_text(record)})
-            write_json(self.path / "record.json", record)
+            write_json(self.path / "record.json", self._record(finished=now()))
+            self._list_sums()
 
         by_main(finish)
 
-    def _list_sums(self, coming: Mapping[Path, str]) -> None:
-        own = [self.path / name for name in OF_THE_RUN if self.path / name not in coming]
-        write_sums(self.path / SUMS, self.path, [path for path in own if path.exists()], coming)
+    def _list_sums(self) -> None:
+        own = [self.path / name for name in OF_THE_RUN]
+        write_sums(self.path / SUMS, self.path, [path for path in own if path.exists()])
 
     def log(self, text: str) -> None:
         """A line with the time in log.txt."""

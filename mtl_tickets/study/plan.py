@@ -149,10 +149,11 @@ def shipped_studies() -> list[str]:
     return sorted(path.stem for path in (task_config_folder() / "studies").glob("*.yaml"))
 
 
-def load_study(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Study:
+def load_study(name_or_path: str | Path, overrides: Sequence[str] = (), executor: str | None = None) -> Study:
     """Reads and checks a study and every experiment it asks for.
 
-    ``overrides`` change the study's own keys (``seeds=[1]``, ``set.limit.train=100``). Raises :class:`ConfigError` with
+    ``overrides`` change the study's own keys (``seeds=[1]``, ``set.limit.train=100``). ``executor``: the kind of who
+    does the runs, where that is not the file's. Raises :class:`ConfigError` with
     all problems of the file, or of the first point that has any (the others would mostly repeat them).
     """
     path = Path(name_or_path)
@@ -161,7 +162,11 @@ def load_study(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Study
     if not os.path.exists(path) and not path.suffix:
         hint = nearest(str(name_or_path), shipped_studies())
         raise ConfigError(Problem("no such study file or shipped study", found=str(name_or_path), hint=hint))
-    document = _with_dotted_keys(read_yaml(path, search=[task_config_folder() / "studies"]), overrides)
+    document = read_yaml(path, search=[task_config_folder() / "studies"])
+    there = document.data.get("executor", "local")
+    if executor is not None and executor != (there.get("kind") if isinstance(there, dict) else there):
+        document = document.override([f"executor={{kind: {one_line(executor)}}}"])
+    document = _with_dotted_keys(document, overrides)
     settings = check(StudySettings, document)
     experiment = path.parent / settings.experiment
     base = str(experiment) if os.path.isfile(experiment) else settings.experiment

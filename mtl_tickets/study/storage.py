@@ -7,6 +7,8 @@ and moved there; and what says that something is done comes after what it speaks
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,8 +37,30 @@ class Storage:
         self._here: dict[Path, tuple[int, int]] = {}
         self._there: dict[Path, object] = {}
 
-    def push(self, folder: Path, name: str) -> None:
-        """Puts what has changed in ``folder`` since the last time to ``<url>/<name>``, and takes away what has gone."""
+    def push(self, folder: Path, name: str, tries: int = 1) -> None:
+        """Puts what has changed in ``folder`` since the last time to ``<url>/<name>``, and takes away what this object
+        has put or got and is gone. Raises :class:`OSError` where the storage cannot be reached in so many tries."""
+        for left in reversed(range(tries)):
+            try:
+                with self._reached():
+                    self._push(folder, name)
+                return
+            except OSError:
+                if left == 0:
+                    raise
+                time.sleep(2.0)
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Every library has errors of its own for a storage that does not answer."""
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(f"{self.url}: {' '.join(str(error).split())}") from error
+
+    def _push(self, folder: Path, name: str) -> None:
         there = set(self._names(name))
         here = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
         for path, file in sorted(here.items(), key=lambda item: (_turn(item[0]), item[0])):
@@ -48,10 +72,17 @@ class Storage:
             self._fs.put_file(str(file), place + PART)
             self._fs.mv(place + PART, place)
         for path in there - set(here):
+            if self._here.pop(folder / path, None) is None:
+                continue  # another's
             self._fs.rm_file(f"{self._root}/{name}/{path}")
 
     def pull(self, name: str, folder: Path) -> None:
-        """Gets everything in ``<url>/<name>`` that is not in ``folder`` as it was got or put before."""
+        """Gets everything in ``<url>/<name>`` that is not in ``folder`` as it was got or put before. Raises
+        :class:`OSError` where the storage cannot be reached."""
+        with self._reached():
+            self._pull(name, folder)
+
+    def _pull(self, name: str, folder: Path) -> None:
         for path in self._names(name):
             file, place = folder / path, f"{self._root}/{name}/{path}"
             said = self._fs.checksum(place)

@@ -17,15 +17,15 @@ from mtl_tickets.errors import MtlTicketsError
 logger = logging.getLogger(__name__)
 
 # how allocators say it that raise nothing of their own
-SAID = ("can't allocate memory", "not enough memory", "out of memory")
+SAID = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 
 
 class Descent:
     """Of one training. ``wrapped`` is the model as accelerate has prepared it.
 
     A batch that does not fit into memory is computed in halves, and so are, from then on, all that are as large: the
-    sum of their losses is the batch's, only dropout draws other numbers. Among several processes that cannot be: the
-    others are waiting in the middle of the batch.
+    sum of their losses is the batch's, only what is drawn in a pass (dropout, grafted layers) is drawn anew. Among
+    several processes that cannot be: the others are waiting in the middle of the batch.
     """
 
     def __init__(

@@ -73,7 +73,7 @@ class Health:
         steps, self._unseen = self._unseen, []
         if not steps:
             return
-        values = torch.stack([torch.stack([s.loss.double().cpu(), s.norm.double().cpu()]) for s in steps]).tolist()
+        values = torch.stack([torch.stack([s.loss.cpu().double(), s.norm.cpu().double()]) for s in steps]).tolist()
         for step, (loss, norm) in zip(steps, values, strict=True):
             if not math.isfinite(loss):
                 raise TrainingDiverged(self._diagnosis(step, f"the loss is {loss}"))
@@ -98,6 +98,7 @@ class Health:
     @torch.no_grad()
     def _culprits(self, window: Sequence[Any]) -> tuple[str, str]:
         if not all(bool(parameter.isfinite().all()) for parameter in self._model.parameters()):
+            # on a GPU some steps may have been taken since
             return self._described(window[0]), f"the weights are no numbers any more: {self._hint}"
         self._model.eval()
         overflows = False

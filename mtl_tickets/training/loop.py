@@ -154,7 +154,7 @@ def train(
     descent = Descent(wrapped, objective, parameters, accelerator, summing)
     counted = saved = time.monotonic()
 
-    last = 0  # the step of the last checkpoint
+    last = place.step  # of the last checkpoint
 
     def kept() -> str:
         there = checkpoint is not None and last > 0

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from mtl_tickets.cli import app
 from mtl_tickets.errors import CheckpointError
 from mtl_tickets.experiment import load_experiment
 from mtl_tickets.report.gather import gather
@@ -30,7 +33,8 @@ OF_THE_RUN = ["results.jsonl", "record.json", "inputs.json", "config.yaml", "SHA
 def world(tmp_path_factory):
     path = write_world(tmp_path_factory.mktemp("damage"))
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    content["recipe"] |= {"controls": [], "sharing": ["own"]}
+    # rules that train for their votes do so inside the stage that shares
+    content["recipe"] |= {"controls": [], "sharing": ["own", {"kind": "learned"}, {"kind": "tall"}]}
     content["recipe"]["train"]["epochs"] = 1
     content["recipe"]["ladder"] = {"kind": "free", "heads": [0.25], "ffn": [0.0]}
     path.write_text(yaml.safe_dump(content | {"tasks": ["feelings", "same"]}), encoding="utf-8")
@@ -110,8 +114,39 @@ def test_a_whole_run_is_said_nothing_about(copied, caplog):
     assert not caplog.text
 
 
-def test_the_report_believes_no_damaged_answer(copied):
+def test_a_damaged_answer_of_a_finished_run_is_not_believed_and_made_anew(copied, finished):
     run = copied.folder / "seed-1"
-    harm(run / "stages/multi/own/predictions-same-dev.safetensors", "bit")
-    with pytest.raises(CheckpointError, match="predictions-same-dev"):
+    file = run / "stages/multi/own/predictions-same-dev.safetensors"
+    harm(file, "bit")
+    with pytest.raises(CheckpointError, match=r"predictions-same-dev.*--resume"):
         gather(copied.folder)
+    run_experiment(copied, resume=True)
+    assert file.read_bytes() == (finished / file.relative_to(run)).read_bytes()
+    assert gather(copied.folder).scores == gather(finished.parent).scores
+
+
+def test_a_run_that_was_killed_at_its_last_word_is_finished(copied):
+    """Between the record and the list of sums."""
+    run = copied.folder / "seed-1"
+    (run / "SHA256SUMS").unlink()
+    (summary,) = run_experiment(copied)
+    assert summary.finished and gather(copied.folder).seeds == (1,)
+
+
+def test_a_full_disk_stops_a_run_that_goes_on_where_there_is_room(world, finished, tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        arguments = ["run", str(world), "--set", f"output={place}", "--resume"]
+        stopped = CliRunner().invoke(app, arguments)
+        assert stopped.exit_code == 2 and "Traceback" not in stopped.output
+        assert "No space left on device" in stopped.stderr and "make room" in stopped.stderr
+        subprocess.run(["mount", "-o", "remount,size=20m", str(place)], check=True)
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        (results,) = place.glob("*/seed-1/results.jsonl")
+        assert results.read_bytes() == (finished / "results.jsonl").read_bytes()
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)

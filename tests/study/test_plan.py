@@ -116,3 +116,13 @@ def test_a_baseline_must_be_a_rule_of_every_point(tmp_path):
         load_study(write(tmp_path, grid=grid, baselines=["own"]))
     assert missing.value.problems[0].found == "own"
     load_study(write(tmp_path, grid=grid, baselines=["union"]))
+
+
+def test_who_does_the_runs_can_be_said_on_the_command_line_and_changes_no_run(tmp_path):
+    study = {"name": "x", "experiment": "playground", "executor": {"kind": "ray", "cpus": 2}}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(study))
+    kinds = [load_study(tmp_path / "x.yaml", executor=kind) for kind in (None, "ray", "local")]
+    assert [one.settings.executor.kind for one in kinds] == ["ray", "ray", "local"]
+    assert kinds[1].settings.executor.cpus == 2 and len({one.folder for one in kinds}) == 1
+    with pytest.raises(ConfigError, match=r"executor.*rya.*"):
+        load_study(tmp_path / "x.yaml", executor="rya")

@@ -2,7 +2,8 @@
 
 Ray places a run where its CPUs, GPUs and memory are free, and begins it anew on another worker when its worker dies;
 there the run goes on from its last checkpoint. All machines must see the folders of the study, the data and the cache
-by the same names; or, with ``storage``, those of the data and the cache: then runs are kept at a URL.
+by the same names; or, with ``storage``, those of the data and the cache: then runs are kept at a URL, and points share
+no stages.
 """
 
 from __future__ import annotations
@@ -56,12 +57,15 @@ class OnRay(Executor):
         ray = _ray()
         storage = None if self.storage is None else Storage(self.storage)
         if storage is not None:
-            storage.pull(study.folder.name, study.folder)
+            _exchange(study, storage)
         outcome = Outcome()
         with _connected(ray, self.address):
             self._check_room(ray, told)
             view = View(study.runs, progress, told)
-            board = ray.remote(Board).options(num_cpus=0).remote()
+            here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=False
+            )
+            board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
             task = ray.remote(_do)
             resources = {
                 "num_cpus": self.cpus,
@@ -76,7 +80,8 @@ class OnRay(Executor):
             try:
                 while left:
                     done, _ = ray.wait([*left], num_returns=len(left), timeout=LOOK)
-                    view.show(ray.get(board.read.remote()))
+                    with contextlib.suppress(ray.exceptions.RayError):  # no news is no reason to end
+                        view.show(ray.get(board.read.remote()))
                     for reference in done:
                         run = left.pop(reference)
                         try:
@@ -86,9 +91,9 @@ class OnRay(Executor):
                                 raise
                             outcome.fail(run, error.cause)
                         except ray.exceptions.RayError as error:
-                            reason = type(error).__name__
                             outcome.fail(
-                                run, MtlTicketsError(f"its worker was lost {self.retries + 1} times ({reason})")
+                                run,
+                                MtlTicketsError(f"its worker was lost, and no retry is left ({type(error).__name__})"),
                             )
                         view.ended(run, outcome)
             except BaseException:
@@ -96,7 +101,7 @@ class OnRay(Executor):
                     ray.cancel(reference, force=True)
                 raise
         if storage is not None:
-            storage.pull(study.folder.name, study.folder)
+            _exchange(study, storage)
         return outcome
 
     def _check_room(self, ray: Any, told: Callable[[str], None]) -> None:
@@ -120,6 +125,7 @@ def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
+        import ray.util.scheduling_strategies
     except ImportError:
         raise InputError(
             Problem("needs Ray", place="executor", found="ray", hint="pip install 'mtl-tickets[ray]'")
@@ -171,6 +177,16 @@ def _do(study: Study, run: StudyRun, cwd: Path, url: str | None, board: Any) -> 
         return summary
 
 
+def _exchange(study: Study, storage: Storage) -> None:
+    """What is finished here goes to the storage; of all else what the storage has comes here."""
+    for run in study.runs:
+        name = f"{study.folder.name}/{run.path.relative_to(study.folder)}"
+        if run.finished:
+            storage.push(run.path, name)
+        else:
+            storage.pull(name, run.path)
+
+
 @contextlib.contextmanager
 def _kept(study: Study, run: StudyRun, url: str | None) -> Iterator[tuple[Study, Callable[[], None]]]:
     """The study where this worker writes it, and what puts the run to the storage."""
@@ -182,8 +198,10 @@ def _kept(study: Study, run: StudyRun, url: str | None) -> Iterator[tuple[Study,
         here = study.moved_to(Path(scratch))
         folder = here.folder / run.path.relative_to(study.folder)
         storage.pull(name, folder)
-        yield here, lambda: storage.push(folder, name)
-        storage.push(folder, name)
+        try:
+            yield here, lambda: storage.push(folder, name)
+        finally:
+            storage.push(folder, name, tries=3)
 
 
 def _one_worker(study: Study, run: StudyRun) -> StudyRun:

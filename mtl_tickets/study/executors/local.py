@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from mtl_tickets.errors import MtlTicketsError
+from mtl_tickets.processes import group
 from mtl_tickets.study.executors.base import EXECUTORS, Executor, Outcome, attempted
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Local(Executor):
                 try:
                     summary = attempted(study, run, progress, begins)
                 except MtlTicketsError as error:
+                    if group().num_processes > 1:
+                        raise  # the others may be waiting in the middle of this run
                     outcome.fail(run, error)
                     told(f"{heading}: failed, {outcome.failed[run.path][0]}")
                     continue

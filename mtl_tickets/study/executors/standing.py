@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from mtl_tickets.progress import Progress
     from mtl_tickets.study.executors.base import Outcome
     from mtl_tickets.study.plan import StudyRun
+
+logger = logging.getLogger(__name__)
 
 # seconds between two words of a worker, and between two times that it puts its files to a storage
 WORD, PUT = 0.5, 30.0
@@ -66,11 +69,21 @@ class Word:
 
     def stage(self, name: str) -> None:
         self._stage = name
-        if time.monotonic() - self._last_put >= PUT:
+        self._now_and_then()
+
+    def _now_and_then(self) -> None:
+        """In the thread that writes the files: they are whole, and belong together. A storage that does not answer now
+        is asked again later."""
+        if time.monotonic() - self._last_put < PUT:
+            return
+        try:
             self._put()
-            self._last_put = time.monotonic()
+        except OSError as error:
+            logger.warning("%s; it is tried again", error)
+        self._last_put = time.monotonic()
 
     def advance(self, work: int) -> None:
+        self._now_and_then()
         if work == 1:
             self._worked += 1
         else:
@@ -113,7 +126,7 @@ class View:
             if standing.begun > self._workers.get(run, 0):
                 again = "" if standing.begun == 1 else " goes on, its worker was lost:"
                 self._told(f"{self._names[run]}{again} on {standing.worker}")
-                self._workers[run] = standing.begun
+                self._workers[run], self._said[run] = standing.begun, 0
             for text in standing.said[self._said.get(run, 0) :]:
                 self._told(f"{self._names[run]}: {text}")
             self._said[run] = len(standing.said)
