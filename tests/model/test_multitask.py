@@ -2,10 +2,7 @@
 
 import copy
 import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -323,36 +320,3 @@ def test_a_random_encoder_is_not_changed_by_what_is_built_on_it():
     model(**make_batch(model, MIXED))
     assert encoder.state_dict().keys() == before.keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
-
-
-TWO_PROCESSES = """
-import json, sys
-import torch
-sys.path[:0] = sys.argv[3:]
-from tiny_models import make_batch, make_model, some_tickets
-rank = int(sys.argv[1])
-torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-model = make_model("distilbert").train()
-model.set_tickets(some_tickets(model))
-wrapped = torch.nn.parallel.DistributedDataParallel(model)
-for segments in ([[(0, 0, 4)], [(1, 0, 2), (2, 2, 4)]][rank], [(rank, 0, 4)]):  # each process has other tasks
-    model.zero_grad(set_to_none=True)
-    sum(logits.square().sum() for logits in wrapped(**make_batch(model, segments))).backward()
-print(json.dumps({name: float(p.grad.double().abs().sum()) for name, p in model.named_parameters()}))
-"""
-
-
-def test_processes_with_other_tasks_agree_on_every_gradient(tmp_path):
-    here = Path(__file__).parent
-    arguments = [str(tmp_path / "meeting"), str(here), str(here.parents[1])]
-    processes = [
-        subprocess.Popen([sys.executable, "-c", TWO_PROCESSES, str(rank), *arguments], stdout=-1, stderr=-1, text=True)
-        for rank in (0, 1)
-    ]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    first, second = (json.loads(out) for out, _ in outputs)
-    assert first == second
-    assert {name for name, size in first.items() if size == 0} >= {"heads.rte.linear.weight", "heads.rte.linear.bias"}
-    assert first["heads.mnli.linear.weight"] > 0
-    assert first["heads.stsb.linear.weight"] > 0

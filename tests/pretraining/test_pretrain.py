@@ -1,9 +1,6 @@
 """A pre-training learns, goes on bit for bit after any stop, and leaves a whole folder or none."""
 
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -30,14 +27,6 @@ SMALL = {
     "held_out": 0.05,
     "reports": 4,
 }
-RUN = """
-import json, sys, torch
-from pathlib import Path
-torch.set_num_threads(1)
-from mtl_tickets.pretraining import PretrainSettings
-from mtl_tickets.pretraining.pretrain import pretrain
-pretrain(PretrainSettings(**json.loads(sys.argv[1])), Path(sys.argv[2]), cache=Path(sys.argv[3]), resume=True)
-"""
 
 
 def settings_for(text_file, **changes) -> PretrainSettings:
@@ -99,18 +88,21 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 def test_a_killed_process_goes_on_bit_for_bit(done, form, text_file, tmp_path):
-    settings = settings_for(text_file, checkpoint_seconds=0, **form).model_dump_json()
+    settings = settings_for(text_file, checkpoint_seconds=0, **form)
     if form:
         done = tmp_path / "undisturbed" / "animals"
         pretrain(settings_for(text_file, **form), done, cache=tmp_path / "cache")
     folder = tmp_path / "animals"
-    command = [sys.executable, "-c", RUN, settings, str(folder), str(tmp_path / "cache")]
+    process = multiprocessing.get_context("fork").Process(
+        target=pretrain, args=(settings, folder), kwargs={"cache": tmp_path / "cache"}
+    )
     checkpoint = tmp_path / "animals.unfinished" / "checkpoint.safetensors"
-    with subprocess.Popen(command) as process:
-        while not checkpoint.exists() and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(0.2)
-        os.kill(process.pid, signal.SIGKILL)
+    process.start()
+    while not checkpoint.exists() and process.is_alive():
+        time.sleep(0.005)
+    time.sleep(0.2)
+    process.kill()
+    process.join()
     assert checkpoint.exists()
     assert not folder.exists()
     pretrain(settings_for(text_file, **form), folder, cache=tmp_path / "cache", resume=True)

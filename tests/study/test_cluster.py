@@ -126,18 +126,6 @@ def test_runs_are_kept_at_a_url_and_gone_on_with_from_there(cluster, place, alon
     assert before and before == {file: file.stat().st_mtime_ns for file in before}
 
 
-def test_a_run_that_fails_keeps_no_other_from_being_done(cluster, place, tmp_path):
-    settings = ["executor=ray", "seeds=[1]", "grid.recipe.multi.epochs=[1]"]
-    settings += [f"output={tmp_path}", "grid.recipe.train.optimiser.lr=[1e-3, 1e12]"]
-    study = load_study(place / "study.yaml", settings)
-    lines = []
-    with pytest.raises(InputError, match="lower the learning rate") as error:
-        run_study(study, told=lines.append)
-    assert len(error.value.problems) == 1 and "lr=1000000000000" in str(error.value).replace("1e+12", "1000000000000")
-    assert sorted(run.finished for run in study.runs) == [False, True]
-    assert sum(": failed, " in line for line in lines) == 1
-
-
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from mtl_tickets.cli import app
+from mtl_tickets.errors import InputError
 from mtl_tickets.evaluation.records import read_rows
 from mtl_tickets.experiment import load_experiment
 from mtl_tickets.progress import Silent
@@ -193,3 +194,14 @@ def what_is_said(study):
     """Of every point: its tables and judgements."""
     points = gather_study(study.folder).points
     return [(point.name, point.report.scores, point.report.judgements) for point in points]
+
+
+def test_a_run_that_fails_keeps_no_other_from_being_done(place, tmp_path):
+    settings = ["seeds=[1]", "grid.recipe.multi.epochs=[1]", "grid.recipe.train.optimiser.lr=[1e12, 1e-3]"]
+    study, lines = load_study(place / "study.yaml", [*settings, f"output={tmp_path}"]), []
+    with pytest.raises(InputError, match="lower the learning rate") as error:
+        run_study(study, told=lines.append)
+    (problem,) = error.value.problems
+    assert study.runs[0].name in problem.place
+    assert [run.finished for run in study.runs] == [False, True]
+    assert sum(": failed, " in line for line in lines) == 1
