@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -29,12 +29,6 @@ class TrainingDiverged(MtlTicketsError):
     """The loss, or a gradient, stopped being a number."""
 
 
-class Describes(Protocol):
-    """A source of batches that can say what is in one."""
-
-    def describe(self, batch: Any, rows: Sequence[int] | None = None) -> str: ...
-
-
 @dataclass
 class _Step:
     number: int
@@ -44,7 +38,8 @@ class _Step:
 
 
 class Health:
-    """Of one training. ``hint`` is what to do about it, ``kept`` says where the last checkpoint is."""
+    """Of one training. ``source`` says what is in a batch, where it has ``describe(batch, rows)``; ``hint`` is what to
+    do about it, ``kept`` says where the last checkpoint is."""
 
     def __init__(
         self,
