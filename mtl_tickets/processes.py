@@ -6,6 +6,7 @@ the first, and told to the others: :func:`by_main`.
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 from collections.abc import Callable
@@ -37,7 +38,10 @@ def group() -> PartialState:
         return PartialState()
     if "LOCAL_RANK" not in os.environ:
         return PartialState()
-    return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    joined = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    # threads of a group that is still there when the interpreter ends abort the process now and then
+    atexit.register(joined.destroy_process_group)
+    return joined
 
 
 def accelerator_for(mixed_precision: str | None = None) -> Accelerator:
