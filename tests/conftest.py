@@ -1,6 +1,7 @@
 """Shared by all tests: no network, few threads, and where the real data lies (if it does)."""
 
 import os
+import subprocess
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,3 +20,15 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no real data at {SHARED} (set MTL_TICKETS_REAL)")
     return SHARED
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB, where this user may have one."""
+    place = tmp_path / "small"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=262144", "tmpfs", str(place)], capture_output=True)
+    if done.returncode:
+        pytest.skip("this user may not mount a file system")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)

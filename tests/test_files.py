@@ -187,18 +187,6 @@ def test_one_process_at_a_time(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 256 KiB, where this user may have one."""
-    place = tmp_path / "small"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=262144", "tmpfs", str(place)], capture_output=True)
-    if done.returncode:
-        pytest.skip("this user may not mount a file system")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 @pytest.mark.parametrize("folder", [False, True])
 def test_a_full_disk_is_said_as_one_and_leaves_what_was_there(small_disk, folder):
     def fill(part):

@@ -96,17 +96,17 @@ class RunDirectory:
             shutil.rmtree(self.path / THROWN_AWAY, ignore_errors=True)
             sweep_parts(self.path)
             damaged = damages(self.path / SUMS, self.path)
-            if resume and not damaged and run_finished(self.path):
-                damaged = [problem for sums in self._stage_sums() for problem in damages(sums, self.path)]
-            finished = run_finished(self.path) and not damaged
+            stages = self._damaged_stages() if resume else {}
+            finished = run_finished(self.path) and not damaged and not stages
             if (self.path / "stages").is_dir() and not finished and not resume:
                 rule = "this run was stopped before its end" if not damaged else f"this run is damaged ({damaged[0]})"
                 hint = "add --resume to go on where it stopped, or --restart to throw it away"
                 raise CheckpointError(Problem(rule, file=str(self.path), hint=hint))
-            self._found(damaged)
+            self._found([*damaged, *(problem for of_stage in stages.values() for problem in of_stage)])
+            for done in stages:  # are done anew
+                done.unlink()
             if not finished:
                 (self.path / SUMS).unlink(missing_ok=True)
-                self._forget_damaged()
             # the configuration makes a folder a run: what is read of every run is there before it
             if not finished:
                 write_json(self.path / "record.json", self._record(finished=None))
@@ -114,23 +114,18 @@ class RunDirectory:
                 self._write_config()
             yield
 
-    def _forget_damaged(self) -> None:
-        """Stages that are not, bit for bit, what they were when they were done are done anew."""
-        for sums in self._stage_sums():
-            done = sums.with_name(DONE)
-            if done.exists() and (problems := damages(sums, self.path)):
-                self._found(problems)
-                done.unlink()
+    def _damaged_stages(self) -> dict[Path, list[Problem]]:
+        """Where stages say that they are done, and are not, bit for bit, what they were then -> what is not."""
+        found = {}
         for done in sorted((self.path / "stages").rglob(DONE)):
-            # a list that is gone says nothing, but what cannot be read is no result
+            problems = damages(done.with_name(SUMS), self.path)
             try:
-                read_json(done)
+                read_json(done)  # a list that is gone says nothing, but what cannot be read is no result
             except CheckpointError as error:
-                self._found(error.problems)
-                done.unlink()
-
-    def _stage_sums(self) -> list[Path]:
-        return sorted((self.path / "stages").rglob(SUMS))
+                problems = problems or list(error.problems)
+            if problems:
+                found[done] = problems
+        return found
 
     def _found(self, damaged: Sequence[Problem]) -> None:
         for problem in damaged:

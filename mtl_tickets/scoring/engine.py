@@ -20,7 +20,7 @@ from mtl_tickets.model.multitask import MultiTaskModel
 from mtl_tickets.processes import share_of
 from mtl_tickets.registry import Registry
 from mtl_tickets.settings import Settings, named
-from mtl_tickets.tasks.batches import Batch, BatchSettings, passes_over
+from mtl_tickets.tasks.batches import Batch, BatchSettings, named_rows, passes_over
 from mtl_tickets.tasks.encode import EncodedTask
 from mtl_tickets.tickets.scores import ScoreOrigin, Scores
 from mtl_tickets.tickets.space import StructuredSpace
@@ -152,14 +152,8 @@ def _require_numbers(
     bad = torch.zeros(len(batch.indices), dtype=torch.bool)
     for values in found.values():
         bad |= ~values.flatten(1).isfinite().all(1).cpu()
-    for number, start, stop in batch.segments:
-        if bad[start:stop].any():
-            task, encoded = tasks[number]
-            rows = sorted(encoded.rows[batch.indices[start:stop][bad[start:stop].numpy()]].tolist())
-            shown = ", ".join(map(str, rows[:8]))
-            raise MtlTicketsError(
-                f"{task}: the scores of units are no numbers on training rows {shown}: are the weights whole?"
-            )
+    for task, shown in named_rows(batch, tasks, bad.nonzero().flatten().tolist()).items():
+        raise MtlTicketsError(f"{task}: the scores of units are no numbers on {shown}: are the weights whole?")
 
 
 def gate_gradients(

@@ -13,7 +13,7 @@ compiled model sees few shapes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -196,16 +196,8 @@ class TaskBatches:
 
     def describe(self, batch: Batch, rows: Sequence[int] | None = None) -> str:
         """For people: which rows of which tasks are in a batch, as numbered in their split; or these ones of it."""
-        found = []
-        positions = {number: position for position, number in enumerate(self.index)}
-        for task, start, stop in batch.segments:
-            chosen = [i for i in range(start, stop) if rows is None or i in rows]
-            if chosen:
-                position = positions[task]
-                numbers = sorted(self.tasks[position].rows[batch.indices[chosen]].tolist())
-                shown = ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
-                found.append(f"{self.names[position]} training row{'s' * (len(numbers) > 1)} {shown}")
-        return "; ".join(found)
+        tasks = dict(zip(self.index, zip(self.names, self.tasks, strict=True), strict=True))
+        return "; ".join(f"{name} {shown}" for name, shown in named_rows(batch, tasks, rows).items())
 
     def _make_plan(self, epoch: int) -> Plan:
         settings = self.settings
@@ -282,6 +274,22 @@ class TaskBatches:
         order = np.random.default_rng([self.seed, epoch]).permutation(order)
         queues = [iter(batches) for batches in per_task]
         return [next(queues[i]) for i in order]
+
+
+def named_rows(
+    batch: Batch, tasks: Mapping[int, tuple[str, EncodedTask]], rows: Sequence[int] | None = None
+) -> dict[str, str]:
+    """For people: task -> ``training rows 3, 17``, as numbered in its split, of those ``rows`` of the batch (None: all
+    of it). ``tasks``: their names and examples by their number in the batch."""
+    found = {}
+    for number, start, stop in batch.segments:
+        chosen = [i for i in range(start, stop) if rows is None or i in rows]
+        if chosen:
+            name, encoded = tasks[number]
+            numbers = sorted(encoded.rows[batch.indices[chosen]].tolist())
+            shown = ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
+            found[name] = f"training row{'s' * (len(numbers) > 1)} {shown}"
+    return found
 
 
 def passes_over(

@@ -76,7 +76,7 @@ class Descent:
 
     def _halve(self, parts: Sequence[Any]) -> None:
         largest = max(parts, key=_size)
-        if _halves(largest) is None:
+        if halves_of(largest) is None:
             shape = " x ".join(map(str, getattr(largest, "input_ids", torch.empty(0)).shape))
             advice = "use a machine with more memory, a shorter max_length or a smaller encoder"
             raise MtlTicketsError(f"out of memory with the least batch there can be ({shape} tokens): {advice}")
@@ -85,7 +85,7 @@ class Descent:
 
     def _cut(self, batch: Any) -> list[Any]:
         """The batch in parts, none larger than what is known to be too large."""
-        if self._most is None or _size(batch) <= self._most or (halves := _halves(batch)) is None:
+        if self._most is None or _size(batch) <= self._most or (halves := halves_of(batch)) is None:
             return [batch]
         return [part for half in halves for part in self._cut(half)]
 
@@ -102,6 +102,7 @@ def _size(batch: Any) -> int:
     return int(batch.input_ids.numel()) if hasattr(batch, "input_ids") else 1
 
 
-def _halves(batch: Any) -> tuple[Any, Any] | None:
+def halves_of(batch: Any) -> tuple[Any, Any] | None:
+    """A batch in two, where its kind can be and it is of more than one row."""
     halves = getattr(batch, "halves", None)
     return None if halves is None else halves()

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from mtl_tickets.errors import MtlTicketsError
+from mtl_tickets.training.descent import halves_of
 
 # steps that a GPU is left alone for
 APART = 20
@@ -130,15 +131,8 @@ class Health:
 
 def _rows(batch: Any) -> list[Any]:
     """One batch a row, where they can be had apart."""
-    left, whole = [batch], []
-    while left:
-        first = left.pop()
-        halves = getattr(first, "halves", lambda: None)()
-        if halves is None:
-            whole.append(first)
-        else:
-            left += reversed(halves)
-    return whole
+    halves = halves_of(batch)
+    return [batch] if halves is None else [row for half in halves for row in _rows(half)]
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
