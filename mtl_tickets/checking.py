@@ -255,10 +255,10 @@ def _facts(
         return {"split": split, **describe(spec, rows, encoded, tokenizer)}
     labels: dict[str, Any] | None = None
     if rows.labels is not None and spec.kind == "classification":
-        labels = {name: rows.labels.count(i) for i, name in enumerate(spec.labels)}
+        labels = {name: int((rows.labels == i).sum()) for i, name in enumerate(spec.labels)}
     elif rows.labels is not None:
-        labels = {"min": min(rows.labels), "mean": sum(rows.labels) / len(rows), "max": max(rows.labels)}
-    label = None if rows.labels is None else rows.labels[0]
+        labels = {name: float(getattr(rows.labels, name)()) for name in ("min", "mean", "max")}
+    label = None if rows.labels is None else rows.labels[0].item()
     sample = {
         rows.unit: int(rows.lines[0]),
         "texts": [column[0] for column in rows.texts],

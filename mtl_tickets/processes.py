@@ -10,8 +10,9 @@ import atexit
 import datetime
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from mtl_tickets import watch
 from mtl_tickets.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ Found = TypeVar("Found")
 
 # how long processes wait for each other: one may be reading or checking much while the others have nothing to do
 PATIENCE = datetime.timedelta(hours=2)
+
+_watch: watch.Watch | None = None
 
 
 def share_of(accelerator: Accelerator) -> tuple[int, int]:
@@ -41,7 +44,25 @@ def group() -> PartialState:
     joined = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     # threads of a group that is still there when the interpreter ends abort the process now and then
     atexit.register(joined.destroy_process_group)
+    if joined.num_processes > 1:
+        _be_watched(joined)
     return joined
+
+
+def _be_watched(joined: PartialState) -> None:
+    """From now on, by a connection of its own: this one's may be busy with waiting."""
+    global _watch
+    from torch.distributed import distributed_c10d
+
+    store: Any = distributed_c10d._get_default_store()
+    _watch = watch.Watch(store.clone, joined.process_index, joined.num_processes, watch.limit())
+    atexit.register(_watch.start(watch.end))  # left before the group is
+
+
+def at(what: str, limited: bool = False, counted: bool = True) -> None:
+    """Tells the other processes, if there are any, where this one is: :meth:`mtl_tickets.watch.Watch.at`."""
+    if _watch is not None:
+        _watch.at(what, limited, counted)
 
 
 def accelerator_for(mixed_precision: str | None = None) -> Accelerator:
@@ -77,6 +98,8 @@ def by_main(work: Callable[[], Found]) -> Found:
     here = group()
     if here.num_processes == 1:
         return work()
+    before = _watch.what if _watch is not None else ""
+    at("what the first process does alone")
     outcome: list[tuple[Found | None, Exception | None]] = [(None, None)]
     if here.is_main_process:
         try:
@@ -84,6 +107,7 @@ def by_main(work: Callable[[], Found]) -> Found:
         except Exception as error:  # raised again below, in all of them
             outcome[0] = None, error
     found, failed = broadcast_object_list(outcome)[0]
+    at(before)
     if failed is not None:
         raise failed
     return found

@@ -152,7 +152,7 @@ class Served:
         lengths = [spec.max_length or self.max_length for spec in specs]
         for length in dict.fromkeys(lengths):  # tasks that read less of a text see another text
             together = [spec for spec, its in zip(specs, lengths, strict=True) if its == length]
-            rows = Rows(columns, None, range(1, len(texts) + 1), list(together[0].labels), file="texts")
+            rows = Rows(columns, None, np.arange(1, len(texts) + 1), list(together[0].labels), file="texts")
             encoded = encode(together[0], "lines", rows, self.tokenizer, length, None)
             heads = [spec.head or spec.name for spec in together]
             logits = predict_logits(self.model, heads, encoded, self.accelerator, self.tokenizer.pad_token_id)

@@ -59,7 +59,8 @@ class Figures:
     failures: list[str] = field(default_factory=list)
 
     def line(self, name: str) -> str:
-        return f"| {name} | {self.faults} | {self.right} | {self.refused} | {self.lost} | {self.wrong} |"
+        judged = self.right + self.refused + self.lost + self.wrong
+        return f"| {name} | {self.faults} | {judged} | {self.right} | {self.refused} | {self.lost} | {self.wrong} |"
 
 
 class Drill:
@@ -114,6 +115,7 @@ class Drill:
 
     def judge(self, figures: Figures, name: str, output: Path, code: int, said: str) -> None:
         """After the last start."""
+        said = said.replace(f"{self.folder}/", "")
         if code == 0 and self._result(name, output) == self.expected[name]:
             figures.right += 1
         elif code == 2 and "error:" in said:
@@ -333,11 +335,12 @@ def main() -> None:
           f"transformers {known['transformers']}, python {known['python']}.\n")  # fmt: skip
     print("Right: the next start of the same command ended with the bytes of an undisturbed one. Refused: it ended")
     print("with one clear error, and nothing was believed. Lost: it could not go on. Wrong: it ended well with other")
-    print("numbers.\n")
-    print("| fault | faults | ended right | refused | lost | wrong results accepted |\n|---|---:|---:|---:|---:|---:|")
+    print("numbers. A command may be killed up to three times before it is let to its end.\n")
+    print("| fault | faults | commands | ended right | refused | lost | wrong results accepted |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     for name, figures in found.items():
         print(
-            f"| {name} | not tried: mounting a file system is not allowed here |||||"
+            f"| {name} | not tried: mounting a file system is not allowed here ||||||"
             if figures is None
             else figures.line(name)
         )

@@ -99,8 +99,20 @@ PROCESS = """
 import json, sys
 from pathlib import Path
 from accelerate import Accelerator
+from mtl_tickets.cli.console import print_errors
+from mtl_tickets.errors import CheckpointError, Problem
+from mtl_tickets.processes import by_main
 from tests.test_processes import found, trained, trainings
 accelerator, folder = Accelerator(cpu=True), Path(sys.argv[1])
+
+def refuse():
+    (folder / f"asked-{accelerator.process_index}").touch()
+    raise CheckpointError(Problem("must be whole", file="a file"))
+
+try:
+    by_main(refuse)
+except CheckpointError as error:
+    print_errors(error)
 print(json.dumps([
     {**found(accelerator), "trainings": trainings(accelerator, folder)},
     trained(accelerator, folder, dropout=0.3),
@@ -116,8 +128,8 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    """What each of two processes found."""
+def ended(tmp_path_factory):
+    """What each of two processes found; which was asked; what each said."""
     tmp_path = tmp_path_factory.mktemp("together")
     at = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     at["ACCELERATE_USE_CPU"] = "true"
@@ -134,7 +146,14 @@ def together(tmp_path_factory):
     ]
     outputs = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    asked = [file.name for file in tmp_path.glob("asked-*")]
+    said = [err.splitlines() for _, err in outputs]
+    return [json.loads(out.splitlines()[-1]) for out, _ in outputs], asked, said
+
+
+@pytest.fixture
+def together(ended):
+    return ended[0]
 
 
 def test_two_processes_find_what_one_finds(together, tmp_path):
@@ -160,3 +179,10 @@ def test_processes_draw_other_numbers_in_every_step(together):
     drawn = [seeds for _, straight, _ in together for seeds in straight["seeds"]]
     steps = len(together[0][1]["seeds"])
     assert steps > 20 and len(set(drawn)) == len(drawn) == 2 * steps
+
+
+def test_an_error_of_the_first_is_that_of_all_and_each_says_which_it_is(ended):
+    _, asked, said = ended
+    assert asked == ["asked-0"]
+    assert ["error: a file: must be whole" in lines for lines in said] == [True, False]
+    assert "error in process 1: a file: must be whole" in said[1]

@@ -5,7 +5,7 @@ Both see the same training rows as the models they stand beside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -52,7 +52,7 @@ def bag_of_words(task: TaskSpec, train: Rows, questions: Rows) -> np.ndarray:
     return model.fit(features, labels).predict(_features(counter, questions.texts))
 
 
-def _features(counter: CountVectorizer, texts: list[list[str]]) -> sp.csr_matrix:
+def _features(counter: CountVectorizer, texts: Sequence[Sequence[str]]) -> sp.csr_matrix:
     words = [counter.transform(side) for side in texts]
     if len(words) == 1:
         return words[0]

@@ -9,6 +9,7 @@ run directory, as it would one after the other; how far it is comes back through
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import signal
@@ -21,13 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mtl_tickets import watch
 from mtl_tickets.errors import MtlTicketsError
 
 if TYPE_CHECKING:
     from mtl_tickets.recipes.workbench import Workbench
 
-# what a forked worker finds of its parent: the verb and the things to do with it, and whether it is to stop
-_work: tuple[Callable[[Any], None], Sequence[Any], Any] | None = None
+logger = logging.getLogger(__name__)
+
+# seconds of listening before the workers are looked at again: they may talk faster than this process listens
+LISTENING = 0.2
+
+# what a forked worker finds of its parent: the verb and the things to do with it, where to say how far it is, and
+# whether it is to stop
+_work: tuple[Callable[[Any], None], Sequence[Any], Any, Any] | None = None
 
 
 class _Stopped(Exception):
@@ -44,12 +52,24 @@ def side_by_side(bench: Workbench, verb: Callable[[Any], None], things: Sequence
     context = multiprocessing.get_context("fork")
     told = context.SimpleQueue()
     stop = context.RawValue("b", 0)  # without a lock, which a killed worker could hold
-    _work = verb, things, stop
+    _work = verb, things, told, stop
+
+    busy: dict[int, tuple[float, str]] = {}  # worker -> when it was last heard of, and where it was
 
     def listen() -> None:
-        while not told.empty():
-            name, argument = told.get()
-            getattr(bench.progress, name)(argument)
+        now = time.monotonic()
+        while not told.empty() and time.monotonic() < now + LISTENING:
+            worker, name, argument = told.get()
+            if name == "idle":
+                busy.pop(worker, None)
+                continue
+            busy[worker] = now, str(argument) if name == "stage" else busy.get(worker, (now, "its start"))[1]
+            if name != "busy":
+                getattr(bench.progress, name)(argument)
+        for worker, (heard, where) in busy.items():
+            if now - heard > watch.limit():
+                busy[worker] = now, where  # once in that time
+                logger.warning("worker process %d has said nothing for %.0f s: it is at %s", worker, now - heard, where)
 
     try:
         pool = ProcessPoolExecutor(min(workers, len(things)), context, _begin, (bench, told, stop, os.getpid()))
@@ -61,6 +81,8 @@ def side_by_side(bench: Workbench, verb: Callable[[Any], None], things: Sequence
                 listen()
                 if any(future.exception() for future in done):
                     break
+            while not told.empty():
+                listen()
         finally:
             stop.value = 1
             while not all(future.cancel() or future.done() for future in futures):
@@ -88,7 +110,7 @@ class _Told:
     def _tell(self, name: str, argument: object) -> None:
         if self._stop.value:
             raise _Stopped
-        self._told.put((name, argument))
+        self._told.put((os.getpid(), name, argument))
 
     def begin(self, run: str, work: int) -> None:
         self._tell("say", f"{run} begins")
@@ -123,7 +145,11 @@ def _end_with(parent: int) -> None:
 
 def _do(number: int) -> None:
     assert _work is not None
-    verb, things, stop = _work
+    verb, things, told, stop = _work
     if stop.value:
         raise _Stopped
-    verb(things[number])
+    told.put((os.getpid(), "busy", number))
+    try:
+        verb(things[number])
+    finally:
+        told.put((os.getpid(), "idle", number))

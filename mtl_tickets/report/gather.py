@@ -26,9 +26,11 @@ from mtl_tickets.report.tables import (
     evaluation_only,
     language_modelling,
 )
+from mtl_tickets.report.words import numbers
 from mtl_tickets.tasks.breakdown import values_of
 
 SCORED = ("score", "remaining", "loss")
+FEW = 8  # trainings that are named in a note
 
 
 def gather(place: str | Path, baselines: Sequence[str] = (), seeds: Sequence[int] | None = None) -> ReportData:
@@ -116,10 +118,23 @@ def _notes(first: Run, used: Sequence[Run]) -> Mapping[str, str]:
     complete = len(chosen) == len(used) * len(first.learned)
     found = {"encoder": first.experiment.encoder.name}
     found |= notes_of(first.experiment, chosen if complete else [], first.learned, [run.seed for run in used])
-    stages = [run.stage(name) for run in used for name in run.stages("**")]
-    if taken := sum("taken" in stage for stage in stages):
+    stages = [(run.seed, name, run.stage(name)) for run in used for name in run.stages("**")]
+    if taken := sum("taken" in stage for _, _, stage in stages):
         found["taken over"] = f"{taken:,} of {len(stages):,} stages are another run's, done from the same inputs"
+    unmoved = [(f"{task} in {name}", seed) for seed, name, stage in stages for task in stage.get("unmoved", ())]
+    if unmoved:
+        found["not learned"] = _unmoved(unmoved)
     return found
+
+
+def _unmoved(found: Sequence[tuple[str, int]]) -> str:
+    """Trainings in which a task's loss stood still, with their seeds."""
+    seeds: dict[str, list[int]] = {}
+    for training, seed in found:
+        seeds.setdefault(training, []).append(seed)
+    named = [f"{training} (seed {numbers(its)})" for training, its in seeds.items()]
+    rest = f" and {len(named) - FEW:,} more" if len(named) > FEW else ""
+    return f"the loss on held-out rows stood still: {', '.join(named[:FEW])}{rest}"
 
 
 def _missing(

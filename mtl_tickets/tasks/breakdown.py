@@ -43,8 +43,10 @@ def broken_down(spec: TaskSpec, rows: Rows, predictions: np.ndarray) -> list[Par
     """
     if not spec.breakdown:
         return []
-    right = predictions == np.asarray(rows.labels)
-    columns = {**rows.groups, "label": [rows.label_names[int(label)] for label in rows.labels or ()]}
+    right = predictions == rows.labels
+    columns = dict(rows.groups)
+    if rows.labels is not None:
+        columns["label"] = [rows.label_names[label] for label in rows.labels.tolist()]
     parts = []
     for names in spec.breakdown:
         if not set(names) <= set(columns):

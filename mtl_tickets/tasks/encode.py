@@ -6,11 +6,12 @@ It carries a checksum of its content; a file that does not match is made anew.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ import pyarrow as pa
 from mtl_tickets.errors import DataError, Problem
 from mtl_tickets.files import digest, written_whole
 from mtl_tickets.tasks.sources import Rows
+from mtl_tickets.tasks.spool import Spool, TextColumn
 
 if TYPE_CHECKING:
     from mtl_tickets.tasks.spec import TaskSpec
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2  # part of every key: raised when the file's layout or the way of encoding changes
 CHUNK = 4096  # rows tokenised at a time: enough for the tokenizer's threads, little memory
+SIZE = 1 << 22  # bytes of a text column that are tokenised at a time
 
 
 @dataclass(frozen=True)
@@ -172,25 +175,33 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
 
 def _table(spec: TaskSpec, split: str, rows: Rows, tokenizer: Any, max_length: int, longer: str) -> pa.Table:
-    ids: list[np.ndarray] = []
-    types: list[np.ndarray] = []
+    ids, types, offsets, kept = Spool(np.int32), Spool(np.int8), Spool(np.int64), Spool(np.int64)
+    labels = Spool(np.int64 if spec.kind == "classification" else np.float32)
+    row = stop = 0
+    offsets.add([0])
     for some_ids, some_types in _tokenised(rows, tokenizer, max_length, longer == "truncate"):
-        ids += [np.asarray(one, dtype=np.int32) for one in some_ids]
-        types += [np.asarray(one, dtype=np.int8) for one in some_types]
-    kept = np.array([i for i, one in enumerate(ids) if len(one) <= max_length], dtype=np.int64)
-    if not len(kept):
+        lengths = np.fromiter(map(len, some_ids), dtype=np.int64, count=len(some_ids))
+        fit = lengths <= max_length
+        kept.add(row + np.flatnonzero(fit))
+        offsets.add(stop + np.cumsum(lengths[fit]))
+        if rows.labels is not None:
+            labels.add(rows.labels[row : row + len(fit)][fit])
+        for spool, lists in ((ids, some_ids), (types, some_types)):
+            spool.add(list(itertools.chain.from_iterable(itertools.compress(lists, fit))))
+        row, stop = row + len(fit), stop + int(lengths[fit].sum())
+    here = kept.array()
+    if not len(here):
         rule = f"split {split!r} must have a row of at most {max_length} tokens"
         raise DataError(Problem(rule, file=rows.file or spec.name, found=f"none among {len(rows)}"))
-    offsets = np.concatenate([[0], np.cumsum([len(ids[i]) for i in kept])]).astype(np.int64)
+    ends = offsets.array()
     columns = {
         # 64-bit offsets: a large corpus has more than 2^31 tokens
-        "input_ids": pa.LargeListArray.from_arrays(offsets, np.concatenate([ids[i] for i in kept])),
-        "token_type_ids": pa.LargeListArray.from_arrays(offsets, np.concatenate([types[i] for i in kept])),
-        "row": pa.array(kept),
+        "input_ids": pa.LargeListArray.from_arrays(ends, ids.array()),
+        "token_type_ids": pa.LargeListArray.from_arrays(ends, types.array()),
+        "row": pa.array(here),
     }
     if rows.labels is not None:
-        kind = np.int64 if spec.kind == "classification" else np.float32
-        columns["label"] = pa.array(np.asarray(rows.labels, dtype=kind)[kept])
+        columns["label"] = pa.array(labels.array())
     table = pa.table(columns)
     return table.replace_schema_metadata({"checksum": str(_checksum(table))})
 
@@ -199,9 +210,10 @@ def _tokenised(
     rows: Rows, tokenizer: Any, max_length: int, truncate: bool
 ) -> Iterator[tuple[list[list[int]], list[list[int]]]]:
     has_types = _has_types(tokenizer)
-    for start in range(0, len(rows), CHUNK):
+    columns = [TextColumn.of(column) for column in rows.texts]
+    for start, stop in _pieces(columns):
         encoded = tokenizer(
-            *(column[start : start + CHUNK] for column in rows.texts),
+            *(column[start:stop] for column in columns),
             truncation="longest_first" if truncate else False,
             max_length=max_length if truncate else None,
             padding=False,
@@ -212,11 +224,20 @@ def _tokenised(
         ids = encoded["input_ids"]
         if has_types:
             yield ids, encoded["token_type_ids"]
-        elif len(rows.texts) == 2 and encoded.is_fast:
+        elif len(columns) == 2 and encoded.is_fast:
             # the encoder knows no types, a head may want to know which text a token is of
             yield ids, [[int(text == 1) for text in encoded.sequence_ids(i)] for i in range(len(ids))]
         else:
             yield ids, [[0] * len(one) for one in ids]
+
+
+def _pieces(columns: Sequence[TextColumn]) -> Iterator[tuple[int, int]]:
+    """From which row to before which to tokenise together."""
+    start = 0
+    while start < len(columns[0]):
+        stop = min(column.fitting(start, CHUNK, SIZE) for column in columns)
+        yield start, stop
+        start = stop
 
 
 def _has_types(tokenizer: Any) -> bool:

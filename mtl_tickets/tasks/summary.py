@@ -53,7 +53,7 @@ def _labels(spec: TaskSpec, encoded: EncodedTask) -> dict[str, int] | dict[str, 
 def _sample(spec: TaskSpec, rows: Rows, encoded: EncodedTask, tokenizer: Any) -> dict[str, Any]:
     row = int(encoded.rows[0])
     ids = encoded.input_ids(0).tolist()
-    label = None if rows.labels is None else rows.labels[row]
+    label = None if rows.labels is None else rows.labels[row].item()
     return {
         rows.unit: int(rows.lines[row]),
         "texts": [column[row] for column in rows.texts],

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from mtl_tickets.errors import MtlTicketsError
+from mtl_tickets.processes import at
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +41,17 @@ class Descent:
         self._accelerator, self._summing = accelerator, summing
         self._most: int | None = None
 
-    def __call__(self, window: Sequence[Any], count: int) -> torch.Tensor:
+    def __call__(self, window: Sequence[Any], count: int, where: str = "", limited: bool = False) -> torch.Tensor:
         """Leaves the gradient of the mean loss over ``count`` rows of all processes in the parameters, which have none
-        before; gives this process's sum of losses, float64. Raises :class:`MtlTicketsError` where a single row needs
-        more memory than there is."""
+        before; gives this process's sum of losses, float64. ``where``: what to tell the other processes, and
+        ``limited`` whether they are to wait for it so long and no longer.
+
+        Raises :class:`MtlTicketsError` where a single row needs more memory than there is.
+        """
         while True:
             parts = [part for batch in window for part in self._cut(batch)]
             try:
-                return self._backward(parts, count)
+                return self._backward(parts, count, where, limited)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
@@ -63,10 +67,11 @@ class Descent:
                 raise MtlTicketsError(f"process {rank} is out of memory: {advice}")
             self._halve(parts)
 
-    def _backward(self, parts: Sequence[Any], count: int) -> torch.Tensor:
+    def _backward(self, parts: Sequence[Any], count: int, where: str, limited: bool) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float64, device=self._summing)
         for position, part in enumerate(parts):
             last = position == len(parts) - 1
+            at(f"{where}, batch {position + 1}", limited)
             with contextlib.nullcontext() if last else self._accelerator.no_sync(self._wrapped):
                 loss = self._objective(self._wrapped, part) * part.weight
                 # gradients are averaged over processes, the sum over all rows is divided by all rows

@@ -27,7 +27,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from mtl_tickets.model.compiled import compiled
-from mtl_tickets.processes import share_of
+from mtl_tickets.processes import at, share_of
 from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.batches import BatchSettings
 from mtl_tickets.training.accumulation import accumulation_device
@@ -154,7 +154,8 @@ def train(
     descent = Descent(wrapped, objective, parameters, accelerator, summing)
     counted = saved = time.monotonic()
 
-    last = place.step  # of the last checkpoint
+    what = checkpoint.parent.name if checkpoint else "a training"
+    first = last = place.step  # of the last checkpoint
 
     def kept() -> str:
         there = checkpoint is not None and last > 0
@@ -165,6 +166,7 @@ def train(
 
     def save() -> None:
         nonlocal saved, counted, last
+        at(f"the checkpoint of step {place.step:,} of {what}", counted=False)
         health.check()
         now = time.monotonic()
         place.seconds, counted = place.seconds + now - counted, now
@@ -187,13 +189,17 @@ def train(
             making = stack.enter_context(contextlib.ExitStack())
             batches = making.enter_context(ahead(source.iterate(place.epoch, place.batch), accelerator.device, ready))
             while place.batch < batches_in_epoch:
+                # the first may compile what the others find compiled
+                limited = place.step > first
+                where = f"step {place.step + 1:,} of {what}"
+                at(f"{where}, where its rows are put together", limited)
                 window = [next(batches) for _ in range(min(settings.accumulate, batches_in_epoch - place.batch))]
                 count = sum(batch.count for batch in window)
                 if world > 1:
                     torch.manual_seed(int(np.random.SeedSequence([seed, place.step, rank]).generate_state(1)[0]))
                 if before_step:
                     before_step(place.step)
-                step_loss = descent(window, count)
+                step_loss = descent(window, count, where, limited)
                 place.loss_count += count
                 if world > 1:
                     step_loss = accelerator.reduce(step_loss, "sum")
@@ -222,6 +228,7 @@ def train(
                 if time.monotonic() - saved >= settings.checkpoint_seconds and place.batch < batches_in_epoch:
                     save()
             making.close()
+            at(f"the end of epoch {place.epoch + 1} of {what}")
             if place.step == until:
                 break
             health.check()
@@ -237,6 +244,7 @@ def train(
                 save()
     finally:
         stack.close()
+        at(f"what follows {what}", counted=False)
         # take off what prepare put on: the same module may be trained again
         accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         # under mixed precision accelerate puts the method back as an attribute, which a copied model would share

@@ -277,7 +277,7 @@ def test_training_rows_of_a_challenge_set_can_be_added(world, finished, tmp_path
     assert inputs["rows of odd added to task same"] == str(world.parent / "odd.tsv")
     assert len(set(inputs.values())) == len(inputs) - 2  # odd.tsv is added and answered, the encoder has a tokenizer
     data, raw = bench.data["same"].train, bench.data["same"].raw("train")
-    assert list(data.labels) == raw.labels and len(raw) == len(data) == 36 + 4 * 14
+    assert list(data.labels) == raw.labels.tolist() and len(raw) == len(data) == 36 + 4 * 14
     texts = [bench.tokenizer.decode(data.input_ids(i), skip_special_tokens=True) for i in (0, 38, 49, 91)]
     assert texts == [" ".join(column[i] for column in raw.texts) for i in (0, 38, 49, 91)]
 

@@ -7,7 +7,7 @@ from mtl_tickets.tasks.spec import TaskSpec
 
 
 def rows(texts, labels):
-    return Rows([texts], labels, range(1, len(texts) + 1), ["no", "yes"])
+    return Rows([texts], np.asarray(labels), np.arange(1, len(texts) + 1), ["no", "yes"])
 
 
 TASK = TaskSpec.model_construct(name="t", kind="classification", labels=["no", "yes"])

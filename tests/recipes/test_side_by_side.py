@@ -1,5 +1,6 @@
 """Workers that compute, fail, talk and are interrupted. Each case runs in a process of its own: a hang must fail."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -51,6 +52,39 @@ def an_error_beside_a_worker_that_talks():
         side_by_side(told, verb, range(4), 2)
 
 
+def every_word_is_heard():
+    class Counting(Silent):
+        heard = 0
+
+        def advance(self, work):
+            self.heard += work
+
+    told = bench(Counting())
+    counting = told.progress
+
+    def verb(thing):
+        for _ in range(3000):
+            told.progress.advance(1)
+
+    side_by_side(told, verb, range(3), 2)
+    assert counting.heard == 9000
+
+
+def a_silent_worker_is_told_of():
+    os.environ["MTL_TICKETS_STUCK_SECONDS"] = "0.5"
+    said = []
+    logging.getLogger("mtl_tickets").addHandler(handler := logging.Handler())
+    handler.emit = lambda record: said.append(record.getMessage())
+    told = bench()
+
+    def verb(thing):
+        told.progress.stage("ladder/a/own-1")
+        time.sleep(1.5)
+
+    side_by_side(told, verb, range(1), 2)
+    assert 1 <= len(said) <= 3 and all("has said nothing for" in text and "ladder/a/own-1" in text for text in said)
+
+
 def an_interrupted_parent():
     class Interrupting(Silent):
         def advance(self, work):
@@ -81,6 +115,8 @@ def a_killed_worker():
     [
         computing_after_a_parent_that_has_computed,
         an_error_beside_a_worker_that_talks,
+        every_word_is_heard,
+        a_silent_worker_is_told_of,
         an_interrupted_parent,
         a_killed_worker,
     ],

@@ -149,6 +149,17 @@ def test_weights_that_were_deleted_are_no_error(tmp_path):
     assert gather(world.folder).costs[0].stored == ()
 
 
+def test_trainings_in_which_nothing_was_learned_are_named(tmp_path, data):
+    world = World(tmp_path / "made")
+    first, *_ = TASKS
+    for seed in (1, 2):
+        stage = world.write(seed, until="scores") / "stages" / f"single/{first}" / "done.json"
+        stage.write_text(json.dumps(json.loads(stage.read_text()) | {"unmoved": [first]}))
+    said = f"the loss on held-out rows stood still: {first} in single/{first} (seed 1, 2)"
+    assert gather(world.folder).notes["not learned"] == said
+    assert "not learned" not in data.notes
+
+
 @pytest.mark.parametrize("until", ["yardsticks", "single", "scores", "ladder", "choose", "share"])
 def test_an_unfinished_run_is_reported_as_far_as_it_got(tmp_path, until):
     world = World(tmp_path / "made", extra=["hard"])

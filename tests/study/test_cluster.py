@@ -38,7 +38,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A study of two points with two seeds."""
+    """A study of two runs: every worker loads the libraries anew, which is what takes the time here."""
     folder = tmp_path_factory.mktemp("cluster")
     write_world(folder)
     experiment = yaml.safe_load((folder / "small.yaml").read_text())
@@ -47,7 +47,7 @@ def place(tmp_path_factory):
     experiment["recipe"]["ladder"] = {"kind": "free", "heads": [0.5], "ffn": [0.5]}
     (folder / "small.yaml").write_text(yaml.safe_dump(experiment))
     study = {"name": "far", "experiment": "small.yaml", "rules": ["own"], "seeds": [1, 2]}
-    study["grid"] = {"recipe.multi.epochs": [1, 2]}
+    study["grid"] = {"recipe.multi.epochs": [1]}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     return folder
 
@@ -97,15 +97,15 @@ def test_a_worker_that_is_killed_costs_nothing(cluster, place, alone):
     assert all(run.finished for run in study.runs)
     assert results(study) == results(alone) and table(study) == table(alone)
     assert sum("its worker was lost" in line for line in lines) == 1, lines
-    assert sum(line.endswith(": done") for line in lines) == 4
+    assert sum(line.endswith(": done") for line in lines) == len(study.runs) == 2
     workers = {line.partition(" on ")[2] for line in lines if " on " in line}
     assert len(workers) >= 2, lines
-    assert 0 < progress.total <= progress.done + 50 and progress.done > 100
+    assert 0 < progress.total <= progress.done + 50 and progress.done > 50
 
 
 def test_runs_are_kept_at_a_url_and_gone_on_with_from_there(cluster, place, alone, tmp_path):
     url = f"file://{tmp_path / 'bucket'}"
-    settings = ["executor.kind=ray", f"executor.storage={url}", "seeds=[1]", "grid.recipe.multi.epochs=[1]"]
+    settings = ["executor.kind=ray", f"executor.storage={url}", "seeds=[1]"]
     study = load_study(place / "study.yaml", [*settings, f"output={tmp_path / 'here'}"])
     run_study(study)
     (run,) = study.runs

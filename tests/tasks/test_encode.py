@@ -27,7 +27,9 @@ SECOND = ["a cat", "not a dog .", "the dog", ""]
 
 def rows(**changes: Any) -> Rows:
     settings = {"texts": [FIRST, SECOND], "labels": [0, 1, 1, 0], "lines": [2, 3, 4, 5], "label_names": ["no", "yes"]}
-    return Rows(**(settings | changes))
+    given = settings | changes
+    arrays = {name: None if given[name] is None else np.asarray(given[name]) for name in ("labels", "lines")}
+    return Rows(**(given | arrays))
 
 
 class Counted:
@@ -83,6 +85,19 @@ def test_longer_rows_are_cut_or_dropped(tokenizer: BertTokenizer, tmp_path: Path
     dropped = encode(SPEC, "train", rows(), tokenizer, limit, tmp_path, longer="drop")
     assert same(dropped, whole.select(np.array([0, 1, 3])))
     assert dropped.rows.tolist() == [0, 1, 3]
+
+
+@pytest.mark.parametrize("longer", ["truncate", "drop"])
+def test_what_lies_on_disk_while_it_is_made_is_the_same(
+    tokenizer: BertTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longer: Any
+) -> None:
+    expected = encode(SPEC, "train", rows(), tokenizer, 12, tmp_path / "memory", longer=longer)
+    monkeypatch.setattr("mtl_tickets.tasks.spool.MOST", 8)
+    monkeypatch.setattr("mtl_tickets.tasks.encode.SIZE", 20)
+    encoded = encode(SPEC, "train", rows(), tokenizer, 12, tmp_path / "disk", longer=longer)
+    assert same(encoded, expected)
+    files = [file.read_bytes() for file in sorted(tmp_path.glob("*/encoded/*"))]
+    assert len(files) == 2 and files[0] == files[1]
 
 
 def test_no_row_within_the_limit_is_refused(tokenizer: BertTokenizer, tmp_path: Path) -> None:

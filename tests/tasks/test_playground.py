@@ -255,7 +255,7 @@ def test_the_task_files_read_the_generated_rows(name, suite):
     for split in spec.splits:
         rows = read_rows(spec, split)
         assert list(zip(*rows.texts, strict=True)) == [texts for texts, _ in suite[name][split]]
-        assert rows.labels == [label for _, label in suite[name][split]]
+        assert rows.labels.tolist() == [label for _, label in suite[name][split]]
     assert spec.labels == list(SUITE[name].labels)
 
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtl_tickets.errors import DataError
-from mtl_tickets.tasks.sources import DataSettings, Rows, read_rows
+from mtl_tickets.tasks.sources import DataSettings, Rows, formats, read_rows
+from mtl_tickets.tasks.sources.formats import text_lines
 from mtl_tickets.tasks.spec import TaskSpec
 
 Write = Callable[[str, str | bytes], Path]
@@ -59,7 +60,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, write: Write) -> None:
     everything["disk"] = read(disk_task(), tmp_path)
     for name, rows in everything.items():
         assert rows.texts == [FIRST, SECOND], name
-        assert rows.labels == [0, 1, 1, 0], name
+        assert rows.labels.tolist() == [0, 1, 1, 0], name
     assert len({rows.fingerprint for rows in everything.values()}) == 1
     places = {name: list(rows.lines) for name, rows in everything.items()}
     assert places["tsv"] == places["csv"] == [2, 3, 4, 5]
@@ -80,7 +81,7 @@ def disk_task() -> TaskSpec:
 def test_a_byte_order_mark_and_crlf_are_no_text(tmp_path: Path, write: Write) -> None:
     write("train.tsv", b"\xef\xbb\xbfone\ttwo\tanswer\r\na cat\tsat\tyes\r\n\r\n")
     rows = read(task(), tmp_path)
-    assert (rows.texts, rows.labels, rows.lines) == ([["a cat"], ["sat"]], [1], [2])
+    assert (rows.texts, rows.labels.tolist(), rows.lines.tolist()) == ([["a cat"], ["sat"]], [1], [2])
 
 
 def test_columns_of_a_headerless_file_by_number_and_by_name(tmp_path: Path, write: Write) -> None:
@@ -88,7 +89,7 @@ def test_columns_of_a_headerless_file_by_number_and_by_name(tmp_path: Path, writ
     by_number = read(task(header=False, text=[1, 2], label=3), tmp_path)
     by_name = read(task(header=False, columns=["id", "one", "two", "answer"]), tmp_path)
     assert by_number.texts == by_name.texts == [["a cat", "a dog"], ["sat", "ran"]]
-    assert by_number.lines == [1, 2]
+    assert by_number.lines.tolist() == [1, 2]
 
 
 def test_one_split_may_be_laid_out_otherwise(tmp_path: Path, write: Write) -> None:
@@ -117,7 +118,7 @@ def test_rows_are_left_out_only_on_demand_and_counted(tmp_path: Path, write: Wri
     write("train.tsv", "one\ttwo\tanswer\nA\tB\tyes\nA\tB\t-\nA\tB\nA\tB\tno\n")
     assert len(refused(task(), tmp_path)) == 2
     rows = read(task(drop_labels=["-"], broken_rows="drop"), tmp_path)
-    assert (rows.labels, rows.lines) == ([1, 0], [2, 5])
+    assert (rows.labels.tolist(), rows.lines.tolist()) == ([1, 0], [2, 5])
     assert rows.dropped == {"label": [3], "columns": [4]}
 
 
@@ -204,7 +205,7 @@ def test_a_regression_label_must_be_a_finite_number(tmp_path: Path, write: Write
     (problem,) = refused(task(kind="regression"), tmp_path)
     assert f"train.tsv: line 4: the label must be a finite number; found {bad!r}" in problem
     write("train.tsv", "one\ttwo\tanswer\nA\tB\t2.5\nA\tB\t3\n")
-    assert read(task(kind="regression"), tmp_path).labels == [2.5, 3.0]
+    assert read(task(kind="regression"), tmp_path).labels.tolist() == [2.5, 3.0]
 
 
 def test_twenty_problems_are_listed_and_the_rest_counted(tmp_path: Path, write: Write) -> None:
@@ -229,7 +230,7 @@ def test_a_file_of_unknown_format_is_refused(tmp_path: Path, write: Write) -> No
     write("train.txt", "one\ttwo\tanswer\nA\tB\tyes\n")
     (problem,) = refused(task("txt"), tmp_path)
     assert "the format must be given" in problem
-    assert read(task("txt", format="tsv"), tmp_path).labels == [1]
+    assert read(task("txt", format="tsv"), tmp_path).labels.tolist() == [1]
 
 
 def test_no_root_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +249,7 @@ def test_parquet_files_bring_their_class_names(tmp_path: Path) -> None:
     features["answer"] = datasets.ClassLabel(names=["yes", "no"])  # the other way round than the task
     rows = {"one": ["A", "A"], "two": ["B", "B"], "answer": [0, 1]}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "train.parquet"))
-    assert read(task("parquet"), tmp_path).labels == [1, 0]
+    assert read(task("parquet"), tmp_path).labels.tolist() == [1, 0]
 
 
 def test_half_characters_are_refused(tmp_path: Path, write: Write) -> None:
@@ -263,21 +264,97 @@ def test_half_characters_are_refused(tmp_path: Path, write: Write) -> None:
 def test_labels_written_as_numbers_may_be_listed_as_numbers(tmp_path: Path, write: Write) -> None:
     write("train.tsv", "one\ttwo\tanswer\nA\tB\t0\nA\tB\t1\nA\tB\t-1\n")
     rows = read(task(label_map={0: "yes", 1: "no"}, drop_labels=[-1]), tmp_path)
-    assert (rows.labels, rows.dropped) == ([1, 0], {"label": [4]})
+    assert (rows.labels.tolist(), rows.dropped) == ([1, 0], {"label": [4]})
 
 
 def test_a_task_may_lie_elsewhere_than_the_others(tmp_path: Path, write: Write) -> None:
     write("here/train.tsv", "one\ttwo\tanswer\nA\tB\tno\n")
     write("there/train.tsv", "one\ttwo\tanswer\nA\tB\tyes\n")
     data = DataSettings.model_validate({"root": tmp_path / "here", "per_task": {"t": {"root": tmp_path / "there"}}})
-    assert read_rows(task(), "train", data).labels == [1]
+    assert read_rows(task(), "train", data).labels.tolist() == [1]
     other = task().model_copy(update={"name": "other"})
-    assert read_rows(other, "train", data).labels == [0]
+    assert read_rows(other, "train", data).labels.tolist() == [0]
 
 
 def test_selected_rows_keep_their_lines(tmp_path: Path, write: Write) -> None:
     write("train.tsv", "one\ttwo\tanswer\nA\tB\tno\nC\tD\tyes\nE\tF\tno\n")
     rows = read(task(), tmp_path)
     chosen = rows.select(np.array([2, 1]))
-    assert (chosen.texts, chosen.labels, chosen.lines) == ([["E", "C"], ["F", "D"]], [0, 1], [4, 3])
+    assert (chosen.texts, chosen.labels.tolist(), chosen.lines.tolist()) == ([["E", "C"], ["F", "D"]], [0, 1], [4, 3])
     assert chosen.fingerprint != rows.fingerprint
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1 << 20])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_the_lines_do_not_depend_on_how_much_is_read_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, mark: bytes
+) -> None:
+    monkeypatch.setattr(formats, "BLOCK", block)
+    lines = ["naïve \u2028 café", "", "", "a" * 100, "日本語", "\x0b\x0c\x1c", "end"]
+    for end in ("\n", "\r\n"):
+        for tail in ("", end, end * 4):
+            path = tmp_path / "lines.txt"
+            path.write_bytes(mark + (end.join(lines) + tail).encode())
+            assert list(text_lines(path)) == lines
+    for nothing in (b"", b"\n\n", b"\r\n"):
+        path.write_bytes(mark + nothing)
+        assert list(text_lines(path)) == []
+
+
+@pytest.mark.parametrize("block", [1, 16, 1 << 20])
+def test_every_line_that_is_not_utf8_is_named_wherever_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(formats, "BLOCK", block)
+    path = tmp_path / "lines.txt"
+    path.write_bytes(b"fine\n" * 10 + b"caf\xe9 \n" + b"fine\n" * 10 + b"\xff")
+    with pytest.raises(DataError) as error:
+        list(text_lines(path))
+    places = [problem.place for problem in error.value.problems]
+    assert places == ["line 11", "line 22"]
+    assert "byte 4 of the line is not" in str(error.value)
+
+
+def test_a_line_longer_than_any_text_is_refused_before_all_of_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "BLOCK", 10)
+    monkeypatch.setattr(formats, "LONGEST", 1000)
+    path = tmp_path / "lines.txt"
+    path.write_bytes(b"one\ntwo\n" + b"x" * 2000)
+    with pytest.raises(DataError, match=r"lines.txt: line 3: a line must have at most 1,000 bytes"):
+        list(text_lines(path))
+    path.write_bytes(b"one\n" + b"x" * 990 + b"\nthree")
+    assert [len(line) for line in text_lines(path)] == [3, 990, 5]
+
+
+@pytest.mark.parametrize("format_", ["tsv", "csv", "jsonl", "parquet"])
+def test_rows_read_in_pieces_are_the_rows(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    made = [{"one": f"a {i}", "two": f"b {i}", "answer": ("no", "yes")[i % 3 == 0]} for i in range(50)]
+    if format_ == "parquet":
+        pq.write_table(pa.Table.from_pylist(made), tmp_path / "train.parquet", row_group_size=7)
+    elif format_ == "jsonl":
+        write("train.jsonl", "".join(json.dumps(row) + "\n" for row in made))
+    else:
+        sign = {"tsv": "\t", "csv": ","}[format_]
+        write(
+            f"train.{format_}", "".join(sign.join(row) + "\n" for row in [list(made[0]), *(r.values() for r in made)])
+        )
+    whole = read(task(format_), tmp_path)
+    monkeypatch.setattr(formats, "PIECE", 8)
+    monkeypatch.setattr(formats, "BLOCK", 100)
+    rows = read(task(format_), tmp_path)
+    assert rows.texts == [[row["one"] for row in made], [row["two"] for row in made]]
+    assert rows.fingerprint == whole.fingerprint and (rows.lines == whole.lines).all()
+    # what is wrong in any piece is found
+    bad = read(task(format_, drop_labels=["yes"]), tmp_path)
+    assert len(bad) == 33 and len(bad.dropped["label"]) == 17 and set(bad.labels.tolist()) == {0}
+
+
+def test_a_parquet_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.table([["a"], ["b"], ["no"], ["c"]], names=["one", "two", "answer", "one"])
+    pq.write_table(table, tmp_path / "train.parquet")
+    (problem,) = refused(task("parquet"), tmp_path)
+    assert "schema: this column may stand only once; found 'one'" in problem

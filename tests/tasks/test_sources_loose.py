@@ -28,13 +28,13 @@ def test_the_columns_of_the_first_source_that_fits(write: Write, name: str, file
     rows = read_file(load_task(name), write(file, content))
     assert rows.texts[0][0].strip('"') == "a, b"
     assert rows.texts[1] == ["c"]
-    assert rows.labels == [1]
+    assert rows.labels.tolist() == [1]
 
 
 def test_columns_can_be_given_and_labels_left_out(write: Write) -> None:
     path = write("mine.csv", "left,right,truth\na,b,equivalent\n")
     spec = load_task("mrpc")
-    assert read_file(spec, path, text=["left", "right"], label="truth").labels == [1]
+    assert read_file(spec, path, text=["left", "right"], label="truth").labels.tolist() == [1]
     assert read_file(spec, path, labelled=False, text=["left", "right"]).labels is None
 
 
@@ -46,3 +46,11 @@ def test_what_does_not_fit_is_refused(write: Write) -> None:
         read_file(spec, write("other.csv", "sentence1,sentence2,label\na,b,same\n"))
     with pytest.raises(DataError, match=r"othr\.csv: this file must exist; did you mean 'other\.csv'"):
         read_file(spec, write("other.csv", "").with_name("othr.csv"))
+
+
+def test_a_row_that_lacks_a_column_is_refused_and_no_other_column_read(write: Write) -> None:
+    """The sources of mrpc call the texts sentence1 and sentence2, or #1 String and #2 String."""
+    first = '{"sentence1": "a", "sentence2": "b", "#1 String": "1", "#2 String": "2", "label": 1, "Quality": 1}'
+    path = write("mine.jsonl", first + '\n{"#1 String": "3", "#2 String": "4", "label": 1, "Quality": 1}\n')
+    with pytest.raises(DataError, match=r"mine\.jsonl: line 2: this column is missing; found 'sentence1'"):
+        read_file(load_task("mrpc"), path)

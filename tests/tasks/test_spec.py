@@ -88,7 +88,7 @@ def test_a_task_of_ones_own_needs_one_file_and_reads_beside_it(write: Write, mon
     spec = load_task(path)
     rows = read_rows(spec, "dev")
     assert rows.texts == [["fine day", "rain"]]
-    assert rows.labels == [1, 0]
+    assert rows.labels.tolist() == [1, 0]
     assert read_rows(load_task("mood", search=[path.parent]), "dev").fingerprint == rows.fingerprint
 
 

@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from mtl_tickets.errors import MtlTicketsError
 from mtl_tickets.training.ahead import ahead
 
 CPU = torch.device("cpu")
@@ -68,3 +69,21 @@ def test_who_stops_early_leaves_no_thread():
         assert batch_threads()
         raise KeyboardInterrupt
     assert not batch_threads()
+
+
+def test_a_thread_that_is_stuck_is_named_with_the_line_it_is_at(monkeypatch):
+    monkeypatch.setenv("MTL_TICKETS_STUCK_SECONDS", "0.5")
+    gone = threading.Event()
+
+    def stuck():
+        yield Number(0)
+        gone.wait()
+
+    with ahead(stuck(), CPU, 2) as batches:
+        next(batches)
+        with pytest.raises(
+            MtlTicketsError,
+            match=r"none came for 0.2 s; it is at .*, in wait, .*test_ahead.py, line \d+, in stuck",
+        ):
+            next(batches)
+        gone.set()

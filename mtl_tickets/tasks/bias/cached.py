@@ -44,7 +44,7 @@ def bias_log_probs(settings: BiasModel, spec: TaskSpec, rows: Rows, cache_dir: P
         except (SafetensorError, OSError, ValueError) as error:
             logger.warning("%s is damaged (%s) and is made anew", path, error)
     log_probs = np.ascontiguousarray(settings.log_probs(spec, rows), dtype=np.float64)
-    lines = np.asarray(rows.lines, dtype=np.int64)
+    lines = rows.lines
     with written_whole(path) as part:
         save_file({"log_probs": log_probs, "lines": lines}, part, {"digest": _digest(log_probs, lines)})
     return log_probs
@@ -65,7 +65,7 @@ def cache_key(settings: BiasModel, spec: TaskSpec, rows: Rows) -> str:
             "model": settings.model_dump(mode="json", exclude=set(files)),
             "files": {field: file_digest(require_file(path)) for field, path in files.items()},
             "rows": rows.fingerprint,
-            "lines": hashlib.sha256(np.asarray(rows.lines, dtype="<i8").tobytes()).hexdigest(),
+            "lines": hashlib.sha256(rows.lines.astype("<i8").tobytes()).hexdigest(),
         },
         length=16,
     )

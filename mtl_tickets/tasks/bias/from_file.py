@@ -15,7 +15,7 @@ import pydantic
 from mtl_tickets.errors import DataError, Problem, nearest
 from mtl_tickets.tasks.bias.base import BIAS_MODELS, BiasModel
 from mtl_tickets.tasks.sources import Rows
-from mtl_tickets.tasks.sources.base import Columns, Findings, Table, require_columns, require_file
+from mtl_tickets.tasks.sources.base import Columns, Findings, Table, require_columns, require_file, whole
 from mtl_tickets.tasks.sources.formats import read_delimited, read_jsonl
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ class FromFile(BiasModel):
         table = self._table(spec.labels, findings)
         positions = self._positions(table, findings)
         values = self._values(table, spec.labels, findings)
-        for line in rows.lines:
+        for line in rows.lines.tolist():
             if line not in positions:
                 rule = f"every row of {rows.file or spec.name} must be here"
                 findings.add(Problem(rule, table.file, found=f"none for {rows.unit} {line}"))
         findings.raise_if_any()
-        chosen = values[[positions[line] for line in rows.lines]]
+        chosen = values[[positions[line] for line in rows.lines.tolist()]]
         logs = chosen if self.log else np.log(np.maximum(chosen, FLOOR))
         return logs - logsumexp(logs, axis=1, keepdims=True)
 
@@ -77,9 +77,10 @@ class FromFile(BiasModel):
         try:
             _require_only(path, suffix, wanted.names)
             if suffix == ".jsonl":
-                table = read_jsonl(path, wanted, findings)
+                tables = read_jsonl(path, wanted, findings)
             else:
-                table = read_delimited(path, "\t", False, True, None, False, wanted, findings)
+                tables = read_delimited(path, "\t", False, True, None, False, wanted, findings)
+            table = whole(tables)
         except OSError as error:
             raise DataError(Problem(f"cannot be read ({error.strerror or error})", file=str(path))) from error
         if not table.places and not findings.problems:

@@ -6,6 +6,7 @@ need to be at hand; and it answers each row from the other folds, since words en
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -37,7 +38,7 @@ class OneText(FittedBias):
         rule = f"bias model {self.kind!r} must read a text that the task has ({len(rows.texts)} a row)"
         return [Problem(rule, file=spec.name, place="text", found=self.text)]
 
-    def seen(self, rows: Rows) -> list[str]:
+    def seen(self, rows: Rows) -> Sequence[str]:
         return rows.texts[self.text - 1]
 
     def features(self, train: Rows, questions: Rows) -> Features:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import pydantic
@@ -30,10 +31,10 @@ class PlaygroundSource(Source):
     def split_names(self) -> list[str]:
         return list(SPLITS)
 
-    def table(self, split: str, labelled: bool, data: DataSettings, findings: Findings) -> Table:
+    def tables(self, split: str, labelled: bool, data: DataSettings, findings: Findings) -> Iterator[Table]:
         rows = generate(self.task, self.seed, self.scale)[split]
         names = SUITE[self.task].labels
-        return Table(
+        yield Table(
             file=f"playground/{self.task}",
             texts=list(zip(*(texts for texts, _ in rows), strict=True)),
             labels=[names[int(label)] if names else label for _, label in rows] if labelled else None,

@@ -1,6 +1,6 @@
 """Where rows come from: the kinds of source, and the one way to read them.
 
-A new kind is one file in this folder: a :class:`Source` with a ``table`` method, entered with
+A new kind is one file in this folder: a :class:`Source` with a ``tables`` method, entered with
 ``@SOURCES.register("kind")``. Task files then say ``kind: that-kind``.
 """
 

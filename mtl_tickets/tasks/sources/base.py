@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,7 @@ from mtl_tickets.settings import Settings
 SOURCES: Registry[type[Source]] = Registry("source kind", "mtl_tickets.tasks.sources")
 
 LIMIT = 20  # problems listed in one error; more of them help nobody
+PIECE = 8192  # rows read at a time
 
 
 class Place(Settings):
@@ -44,7 +46,8 @@ class DataSettings(Place):
 
 @dataclass(frozen=True)
 class Table:
-    """Raw values of one split, before any check: one or two text columns, the label column, and where rows stand.
+    """Raw values of one split, or of a piece of it, before any check: one or two text columns, the label column, and
+    where rows stand.
 
     ``places[i]`` is the number of row i in ``file`` (a line of a text file, else a row), counted from 1, and ``unit``
     says which. ``class_names`` are the names a typed integer label column brings along; ``indexed`` says that bare
@@ -61,6 +64,23 @@ class Table:
     indexed: bool = False
     broken: list[int] = dataclasses.field(default_factory=list)
     groups: dict[str, Sequence[object]] = dataclasses.field(default_factory=dict)
+
+
+def whole(tables: Iterable[Table]) -> Table:
+    """The pieces of a split as one table."""
+    pieces = list(tables)
+
+    def together(columns: Iterable[Sequence[Any]]) -> list[Any]:
+        return list(itertools.chain.from_iterable(columns))
+
+    return dataclasses.replace(
+        pieces[0],
+        texts=[together(columns) for columns in zip(*(piece.texts for piece in pieces), strict=True)],
+        labels=None if pieces[0].labels is None else together(piece.labels or () for piece in pieces),
+        places=together(piece.places for piece in pieces),
+        broken=together(piece.broken for piece in pieces),
+        groups={name: together(piece.groups[name] for piece in pieces) for name in pieces[0].groups},
+    )
 
 
 @dataclass(frozen=True)
@@ -84,7 +104,7 @@ class Columns:
 
 
 class Source(Settings):
-    """Base of all kinds. A subclass adds ``kind: Literal[...]``, its own settings, ``split_names`` and ``table``."""
+    """Base of all kinds. A subclass adds ``kind: Literal[...]``, its own settings, ``split_names`` and ``tables``."""
 
     kind: str
     label_map: dict[str, str] = pydantic.Field({}, description="raw label value -> label of the task")
@@ -103,8 +123,9 @@ class Source(Settings):
         """The task's splits that this source has."""
         raise NotImplementedError
 
-    def table(self, split: str, labelled: bool, data: DataSettings, findings: Findings) -> Table:
-        """The raw values of ``split``; labels are read only where ``labelled``.
+    def tables(self, split: str, labelled: bool, data: DataSettings, findings: Findings) -> Iterator[Table]:
+        """The raw values of ``split``, in pieces that fit into memory, one at least; labels are read only where
+        ``labelled``.
 
         Problems of single rows go to ``findings``; what makes reading on pointless is raised as DataError.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self
 
@@ -10,7 +11,7 @@ import pydantic
 
 from mtl_tickets.errors import DataError, Problem
 from mtl_tickets.tasks.sources.base import SOURCES, Columns, ColumnSource, DataSettings, Findings, Table, contents
-from mtl_tickets.tasks.sources.hub import table_of
+from mtl_tickets.tasks.sources.hub import tables_of
 
 
 @SOURCES.register("disk")
@@ -29,7 +30,7 @@ class DiskSource(ColumnSource):
     def at_home(self, folder: Path) -> Self:
         return self.model_copy(update={"root": folder / self.root if self.root else folder})
 
-    def table(self, split: str, labelled: bool, data: DataSettings, findings: Findings) -> Table:
+    def tables(self, split: str, labelled: bool, data: DataSettings, findings: Findings) -> Iterator[Table]:
         import datasets
 
         root = data.root or self.root
@@ -46,4 +47,4 @@ class DiskSource(ColumnSource):
         except Exception as error:
             text = " ".join(str(error).split())
             raise DataError(Problem(f"cannot be loaded ({text})", file=str(folder))) from error
-        return table_of(dataset, str(folder), Columns(self.text, self.label if labelled else None, self.groups))
+        return tables_of(dataset, str(folder), Columns(self.text, self.label if labelled else None, self.groups))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -96,7 +97,7 @@ class FilesSource(ColumnSource, Layout):
     def at_home(self, folder: Path) -> Self:
         return self.model_copy(update={"root": folder / self.root if self.root else folder})
 
-    def table(self, split: str, labelled: bool, data: DataSettings, findings: Findings) -> Table:
+    def tables(self, split: str, labelled: bool, data: DataSettings, findings: Findings) -> Iterator[Table]:
         chosen = self.splits[split]
         path = self._path(chosen, data)
         layout = chosen.over(self)
@@ -107,7 +108,7 @@ class FilesSource(ColumnSource, Layout):
         text, label = chosen.text or self.text, chosen.label or self.label
         wanted = Columns(text, label if labelled else None, self.groups)
         try:
-            return _READERS[kind](path, layout, kind, wanted, findings)
+            yield from _READERS[kind](path, layout, kind, wanted, findings)
         except OSError as error:
             raise DataError(Problem(f"cannot be read ({error.strerror or error})", file=str(path))) from error
 
@@ -127,7 +128,7 @@ class FilesSource(ColumnSource, Layout):
         raise DataError(Problem(rule, file=str(folder), found=", ".join(chosen.file), hint=hint))
 
 
-def _rows(path: Path, layout: Layout, kind: str, wanted: Columns, findings: Findings) -> Table:
+def _rows(path: Path, layout: Layout, kind: str, wanted: Columns, findings: Findings) -> Iterator[Table]:
     quotes = layout.quotes if layout.quotes is not None else kind == "csv"
     delimiter = layout.delimiter or ("," if kind == "csv" else "\t")
     header = layout.header if layout.header is not None else layout.columns is None
@@ -136,11 +137,11 @@ def _rows(path: Path, layout: Layout, kind: str, wanted: Columns, findings: Find
     )
 
 
-def _jsonl(path: Path, layout: Layout, kind: str, wanted: Columns, findings: Findings) -> Table:
+def _jsonl(path: Path, layout: Layout, kind: str, wanted: Columns, findings: Findings) -> Iterator[Table]:
     return formats.read_jsonl(path, wanted, findings)
 
 
-def _parquet(path: Path, layout: Layout, kind: str, wanted: Columns, findings: Findings) -> Table:
+def _parquet(path: Path, layout: Layout, kind: str, wanted: Columns, findings: Findings) -> Iterator[Table]:
     return formats.read_parquet(path, wanted)
 
 

@@ -6,6 +6,7 @@ Works on the Hugging Face hub, offline once a dataset is in the cache, and on a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import pydantic
 
 from mtl_tickets.errors import DataError, Problem, nearest
 from mtl_tickets.tasks.sources.base import (
+    PIECE,
     SOURCES,
     Columns,
     ColumnSource,
@@ -39,11 +41,11 @@ class HubSource(ColumnSource):
     def split_names(self) -> list[str]:
         return list(self.splits)
 
-    def table(self, split: str, labelled: bool, data: DataSettings, findings: Findings) -> Table:
+    def tables(self, split: str, labelled: bool, data: DataSettings, findings: Findings) -> Iterator[Table]:
         shown = f"{self.path}/{self.name}" if self.name else self.path
         dataset = self._load(split, data)
         wanted = Columns(self.text, self.label if labelled else None, self.groups)
-        return table_of(dataset, f"{shown} [{self.splits[split]}]", wanted)
+        return tables_of(dataset, f"{shown} [{self.splits[split]}]", wanted)
 
     def _load(self, split: str, data: DataSettings) -> Any:
         import datasets
@@ -88,12 +90,14 @@ class HubSource(ColumnSource):
         return Problem(f"cannot be loaded ({text})", file=path, place=self.name or "", found=wanted, hint=hint)
 
 
-def table_of(dataset: Any, file: str, wanted: Columns) -> Table:
+def tables_of(dataset: Any, file: str, wanted: Columns) -> Iterator[Table]:
     """Columns of a ``datasets.Dataset``; integers of a label column that names its classes stay integers."""
     require_columns(file, dataset.column_names, wanted.names)
     # through Arrow: a row at a time would decode every other column too
-    rows = dataset.select_columns(list(dict.fromkeys(wanted.names))).with_format("arrow")[:]
+    arrow = dataset.select_columns(list(dict.fromkeys(wanted.names))).with_format("arrow")
     names = None if wanted.label is None else getattr(dataset.features[wanted.label], "names", None)
-    columns = [rows.column(name).to_pylist() for name in wanted.names]
-    places = range(1, rows.num_rows + 1)
-    return wanted.table(file, columns, places, unit="row", class_names=names, indexed=True)
+    for start in range(0, max(1, len(dataset)), PIECE):
+        rows = arrow[start : start + PIECE]
+        columns = [rows.column(name).to_pylist() for name in wanted.names]
+        places = range(start + 1, start + rows.num_rows + 1)
+        yield wanted.table(file, columns, places, unit="row", class_names=names, indexed=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,13 +35,14 @@ def read_file(
         )
         findings = Findings()
         try:
-            table = source.table("dev", labelled, DataSettings(), findings)
+            tables = source.tables("dev", labelled, DataSettings(), findings)
+            first = next(tables)
         except DataError as error:
             if not all("column is missing" in problem.rule for problem in error.problems):
                 raise
             refused = refused or error
         else:
-            return checked(spec, source, table, labelled, findings)
+            return checked(spec, source, itertools.chain([first], tables), labelled, findings)
     raise refused or DataError(Problem("the columns of the text and the label must be given", file=str(path)))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from mtl_tickets.errors import DataError, Problem, nearest
 from mtl_tickets.tasks.sources.base import DataSettings, Findings, Source, Table
+from mtl_tickets.tasks.spool import Spool, TextColumn, TextSpool
 
 if TYPE_CHECKING:
     from mtl_tickets.tasks.spec import TaskSpec
@@ -21,38 +23,44 @@ if TYPE_CHECKING:
 
 # of one text: a hundred times what the longest encoders read
 MOST_CHARACTERS = 1_000_000
+HASHED = 1 << 20  # labels at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Checked rows of one split.
 
-    ``texts``: one or two lists of N strings. ``labels``: N label ids (classification), N floats (regression), or None
-    for an unlabelled split. ``lines[i]``: where row i stands in ``file``, counted from 1. ``dropped``: places of rows
-    that the task file says to leave out, by reason. ``groups``: further columns of N texts, by name.
+    ``texts``: one or two columns of N strings. ``labels``: int64 [N] label ids (classification), float64 [N]
+    (regression), or None for an unlabelled split. ``lines``: int64 [N], where row i stands in ``file``, counted from 1.
+    ``dropped``: places of rows that the task file says to leave out, by reason. ``groups``: further columns of N texts,
+    by name. Columns that are long lie on disk (:mod:`mtl_tickets.tasks.spool`).
     """
 
-    texts: list[list[str]]
-    labels: list[int] | list[float] | None
-    lines: Sequence[int]
+    texts: Sequence[Sequence[str]]
+    labels: np.ndarray | None
+    lines: np.ndarray
     label_names: list[str]
     file: str = ""
     unit: str = "line"
     dropped: dict[str, list[int]] = field(default_factory=dict)
-    groups: dict[str, list[str]] = field(default_factory=dict)
+    groups: dict[str, Sequence[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts[0])
 
     def select(self, indices: np.ndarray) -> Rows:
-        """The rows at these indices, in this order."""
-        chosen = [int(i) for i in indices]
+        """The rows at these indices (int64), in this order."""
+        indices = np.asarray(indices, dtype=np.int64)
+
+        def chosen(column: Sequence[str]) -> TextColumn:
+            return TextColumn.of(column[i] for i in indices.tolist())
+
         return dataclasses.replace(
             self,
-            texts=[[column[i] for i in chosen] for column in self.texts],
-            labels=None if self.labels is None else [self.labels[i] for i in chosen],
-            lines=[self.lines[i] for i in chosen],
-            groups={name: [column[i] for i in chosen] for name, column in self.groups.items()},
+            texts=[chosen(column) for column in self.texts],
+            labels=None if self.labels is None else self.labels[indices],
+            lines=self.lines[indices],
+            groups={name: chosen(column) for name, column in self.groups.items()},
         )
 
     def followed_by(self, other: Rows, label_ids: np.ndarray) -> Rows:
@@ -61,11 +69,12 @@ class Rows:
         if len(self.texts) != len(other.texts):
             rule = f"rows that are added to those of {self.file} must have as many texts, {len(self.texts)}"
             raise DataError(Problem(rule, file=other.file, found=len(other.texts)))
+        columns = zip(self.texts, other.texts, strict=True)
         return dataclasses.replace(
             self,
-            texts=[one + more for one, more in zip(self.texts, other.texts, strict=True)],
-            labels=[*self.labels, *(int(label_ids[int(label)]) for label in other.labels)],
-            lines=[*self.lines, *other.lines],
+            texts=[TextColumn.of(itertools.chain(one, more)) for one, more in columns],
+            labels=np.concatenate([self.labels, label_ids[other.labels].astype(self.labels.dtype)]),
+            lines=np.concatenate([self.lines, other.lines]),
             groups={},
         )
 
@@ -73,19 +82,22 @@ class Rows:
     def fingerprint(self) -> str:
         """SHA-256 of texts, labels, label names and groups; where they were read from does not matter."""
         content = hashlib.sha256(repr((len(self.texts), len(self), self.label_names)).encode())
-        for column in self.texts:
+        for column in map(TextColumn.of, self.texts):
             # lengths beside the text tell ("ab", "c") from ("a", "bc")
-            content.update(np.fromiter(map(len, column), dtype="<i8", count=len(column)).tobytes())
-            content.update("".join(column).encode("utf-8", "surrogatepass"))
+            for lengths in column.characters():
+                content.update(lengths.astype("<i8").tobytes())
+            for piece in column.bytes():
+                content.update(piece)
         if self.labels is not None:
-            content.update(np.asarray(self.labels, dtype="<f8").tobytes())
+            for start in range(0, len(self), HASHED):
+                content.update(self.labels[start : start + HASHED].astype("<f8").tobytes())
         if self.groups:
-            content.update(repr(sorted(self.groups.items())).encode())
+            content.update(repr(sorted((name, list(column)) for name, column in self.groups.items())).encode())
         return content.hexdigest()
 
 
 def read_rows(spec: TaskSpec, split: str, data: DataSettings | None = None) -> Rows:
-    """Reads and checks one split of a task.
+    """Reads and checks one split of a task, a piece at a time.
 
     Raises DataError with the file and line of everything that is wrong (20 problems in full): a missing file or
     column, rows with another number of columns, broken UTF-8, text that is no text, rows without any text, labels that
@@ -96,34 +108,75 @@ def read_rows(spec: TaskSpec, split: str, data: DataSettings | None = None) -> R
     name, source = choose_source(spec, split, data)
     findings = Findings()
     labelled = spec.splits[split] == "labelled"
-    table = source.table(split, labelled, data, findings)
-    if labelled and table.labels is None:
-        rule = f"a labelled split needs a label column: give label in source {name!r}"
-        raise DataError(Problem(rule, file=spec.name, place=split))
-    return checked(spec, source, table, labelled, findings)
+
+    def tables() -> Iterator[Table]:
+        for table in source.tables(split, labelled, data, findings):
+            if labelled and table.labels is None:
+                rule = f"a labelled split needs a label column: give label in source {name!r}"
+                raise DataError(Problem(rule, file=spec.name, place=split))
+            yield table
+
+    return checked(spec, source, tables(), labelled, findings)
 
 
-def checked(spec: TaskSpec, source: Source, table: Table, labelled: bool, findings: Findings) -> Rows:
-    """The table as rows, or a DataError with what is wrong with them and what ``findings`` held before."""
-    kept, dropped = _without_dropped(table, source)
-    if not kept and not findings.problems:
-        found = f"{len(dropped)} rows, all with a label in drop_labels" if dropped else None
-        raise DataError(Problem("a split must have rows", file=table.file, found=found))
-    texts = _texts(table, kept, findings)
-    labels = _labels(spec, source, table, kept, findings) if labelled else None
-    groups = {name: _group(table, kept, name, column, findings) for name, column in table.groups.items()}
-    findings.raise_if_any()
-    reasons = {"label": dropped, "columns": table.broken}
-    return Rows(
-        texts,
-        labels,
-        [table.places[i] for i in kept],
-        list(spec.labels),
-        table.file,
-        table.unit,
-        {reason: places for reason, places in reasons.items() if places},
-        groups,
-    )
+def checked(spec: TaskSpec, source: Source, tables: Iterable[Table], labelled: bool, findings: Findings) -> Rows:
+    """The pieces of a split as rows, or a DataError with what is wrong with them and what ``findings`` holds when the
+    last piece has been read."""
+    found: _Found | None = None
+    for table in tables:
+        found = found or _Found(spec, source, table, labelled)
+        found.add(table, findings)
+    assert found is not None  # a source without rows gives an empty table
+    return found.rows(findings)
+
+
+class _Found:
+    """Rows that come in pieces; ``first`` is the first."""
+
+    def __init__(self, spec: TaskSpec, source: Source, first: Table, labelled: bool):
+        self._spec, self._source, self._first = spec, source, first
+        self._texts = [TextSpool() for _ in first.texts]
+        self._groups = {name: TextSpool() for name in first.groups}
+        self._lines = Spool(np.int64)
+        self._labels = Spool(np.float64 if spec.kind == "regression" else np.int64) if labelled else None
+        self._dropped: dict[str, list[int]] = {"label": [], "columns": []}
+        self._count = 0
+
+    def add(self, table: Table, findings: Findings) -> None:
+        kept, dropped = _without_dropped(table, self._source)
+        self._dropped["label"] += dropped
+        self._dropped["columns"] += table.broken
+        self._count += len(kept)
+        texts = _texts(table, kept, findings)
+        labels = _labels(self._spec, self._source, table, kept, findings) if self._labels is not None else []
+        groups = {name: _group(table, kept, name, column, findings) for name, column in table.groups.items()}
+        if findings.problems:
+            return  # nothing will come of these rows: what follows is read for its problems
+        for spool, column in zip(self._texts, texts, strict=True):
+            spool.add(column)
+        for name, column in groups.items():
+            self._groups[name].add(column)
+        if self._labels is not None:
+            self._labels.add(labels)
+        self._lines.add([table.places[i] for i in kept])
+
+    def rows(self, findings: Findings) -> Rows:
+        first, dropped = self._first, self._dropped
+        if not self._count and not findings.problems:
+            gone = len(dropped["label"])
+            found = f"{gone} rows, all with a label in drop_labels" if gone else None
+            raise DataError(Problem("a split must have rows", file=first.file, found=found))
+        findings.raise_if_any()
+        return Rows(
+            [spool.texts() for spool in self._texts],
+            None if self._labels is None else self._labels.array(),
+            self._lines.array(),
+            list(self._spec.labels),
+            first.file,
+            first.unit,
+            {reason: places for reason, places in dropped.items() if places},
+            {name: spool.texts() for name, spool in self._groups.items()},
+        )
 
 
 def choose_source(spec: TaskSpec, split: str, data: DataSettings) -> tuple[str, Source]:

@@ -27,7 +27,11 @@ def task(labels: Sequence[str] = LABELS, **changes: Any) -> TaskSpec:
 def rows(*texts: list[str], labels: Sequence[int] | None = None, names: Sequence[str] = LABELS) -> Rows:
     """Rows on lines 2, 3, ..., as below a header."""
     return Rows(
-        list(texts), None if labels is None else list(labels), range(2, len(texts[0]) + 2), list(names), "t.tsv"
+        list(texts),
+        None if labels is None else np.asarray(labels),
+        np.arange(2, len(texts[0]) + 2),
+        list(names),
+        "t.tsv",
     )
 
 

@@ -80,7 +80,7 @@ def test_the_key_changes_with_whatever_changes_the_content(write: Write) -> None
     one, two = write("one.vec", "a 1 2\n"), write("two.vec", "a 1 3\n")
     said, later = write("one.jsonl", '{"line": 2}\n'), write("two.jsonl", '{"line": 3}\n')
     texts = [["other", *ROWS.texts[0][1:]], ROWS.texts[1]]
-    moved = Rows(ROWS.texts, ROWS.labels, range(3, 63), ROWS.label_names)
+    moved = Rows(ROWS.texts, ROWS.labels, np.arange(3, 63), ROWS.label_names)
     models: list[BiasModel] = [
         WordOverlap(),
         MODEL,
