@@ -7,8 +7,9 @@ a traceback and answers with exit status 2. An error carries *all* problems foun
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ class InputError(MtlTicketsError):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[list[Problem]]]:
         return type(self), (self.problems,)  # errors cross process boundaries: studies, data workers
+
+
+@contextmanager
+def problems_of(file: str) -> Iterator[None]:
+    """Problems that name no file are of this one."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)([replace(problem, file=problem.file or file) for problem in error.problems]) from None
 
 
 class ConfigError(InputError):

@@ -18,7 +18,7 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
 
-from mtl_tickets.errors import CheckpointError, MtlTicketsError, Problem
+from mtl_tickets.errors import CheckpointError, MtlTicketsError, Problem, problems_of
 from mtl_tickets.model.anatomy import anatomy_of, on_meta
 
 
@@ -56,6 +56,7 @@ def read_config(name_or_path: str | Path) -> PretrainedConfig:
     source = str(name_or_path)
     with _reading_encoder(source):
         config = AutoConfig.from_pretrained(source)
+    with problems_of(source):
         anatomy_of(config)
     return config
 

@@ -26,7 +26,7 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 
 from mtl_tickets import files
-from mtl_tickets.errors import CheckpointError, InputError, Problem
+from mtl_tickets.errors import CheckpointError, InputError, Problem, problems_of
 from mtl_tickets.model.anatomy import anatomy_of
 from mtl_tickets.model.compact import Kept, build_compact
 from mtl_tickets.model.encoders import empty_encoder, encoder_hash, load_tokenizer, read_by_transformers
@@ -172,7 +172,8 @@ def _read_config(folder: Path) -> PretrainedConfig:
     files.read_json(file)  # our message for a file that is absent or no JSON
     with read_by_transformers("must be the configuration of an encoder", str(file)):
         config = AutoConfig.from_pretrained(str(folder))
-    anatomy_of(config)
+    with problems_of(str(file)):
+        anatomy_of(config)
     return config
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PretrainedConfig
 
-from mtl_tickets.errors import Problem, TicketError, nearest
+from mtl_tickets.errors import Problem, TicketError, nearest, problems_of
 from mtl_tickets.model.anatomy import space_of
 from mtl_tickets.model.weight_masks import weight_space_of
 from mtl_tickets.tickets import storage
@@ -41,7 +41,7 @@ def fitting_base(path: str | Path, config: PretrainedConfig, weight_hash: str | 
     weights may leave matrices of the encoder alone.
     """
     ticket = read_base(path)
-    with storage.named(storage.file_of(path)):
+    with problems_of(str(storage.file_of(path))):
         if isinstance(ticket.space, WeightSpace):
             _check_matrices(ticket.space, weight_space_of(config, embeddings=True, pooler=True))
         elif isinstance(ticket.space, StructuredSpace):

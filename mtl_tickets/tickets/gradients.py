@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pydantic.dataclasses
 
-from mtl_tickets.errors import Problem, TicketError, nearest
+from mtl_tickets.errors import Problem, TicketError, nearest, problems_of
 from mtl_tickets.tickets import storage
 from mtl_tickets.tickets.origin import STRICT, Origin, read_origin
 from mtl_tickets.tickets.overlap import by_layer
@@ -118,7 +118,7 @@ class GradientProducts:
                 raise TicketError(Problem("must be float64", str(stored.file), part, str(array.dtype)))
         stored.verify()
         stored.require(space, weight_hash)
-        with storage.named(stored.file):
+        with problems_of(str(stored.file)):
             # anything else than a structured space is refused there
             return cls(stored.space, stored.also["tasks"], stored.arrays, read_origin(stored, GradientOrigin))  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pydantic.dataclasses
 
-from mtl_tickets.errors import Problem, TicketError
+from mtl_tickets.errors import Problem, TicketError, problems_of
 from mtl_tickets.tickets import storage
 from mtl_tickets.tickets.origin import STRICT, Origin, read_origin
 from mtl_tickets.tickets.space import UnitSpace, require_equal
@@ -126,7 +126,7 @@ class Scores:
                 raise TicketError(Problem("must be float64", str(stored.file), part, str(array.dtype)))
         stored.verify()
         stored.require(space, weight_hash)
-        with storage.named(stored.file):
+        with problems_of(str(stored.file)):
             return cls(stored.space, stored.arrays, read_origin(stored, ScoreOrigin))
 
     def __reduce__(self) -> tuple[Any, ...]:

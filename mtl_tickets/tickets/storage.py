@@ -13,11 +13,10 @@ and what else belongs to the value of a format, JSON. Equal values with equal or
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mtl_tickets import files
-from mtl_tickets.errors import Problem, TicketError, nearest
+from mtl_tickets.errors import Problem, TicketError, nearest, problems_of
 from mtl_tickets.tickets.space import UnitSpace, require_equal
 
 VERSION = "1"
@@ -123,7 +122,7 @@ def read(path: str | Path, form: str, also: Sequence[str] = ()) -> Stored:
         hint = "it was written by another version of mtl_tickets"
         found = metadata.get("version", "no version")
         raise TicketError(Problem(f"must have the format version {VERSION!r}", str(file), "version", found, hint))
-    with named(file):
+    with problems_of(str(file)):
         further = {key: _json(metadata, key) for key in also}
         space = UnitSpace.from_json(_object(metadata, "space"))
         origin = _object(metadata, "origin")
@@ -131,15 +130,6 @@ def read(path: str | Path, form: str, also: Sequence[str] = ()) -> Stored:
             raise TicketError(Problem(f"must hold the parts {list(space.parts)}", found=sorted(arrays)))
     ordered = {part: arrays[part] for part in space.parts}
     return Stored(file, space, origin, ordered, metadata.get("digest"), further)
-
-
-@contextlib.contextmanager
-def named(file: Path) -> Iterator[None]:
-    """Puts the name of the file into every :class:`TicketError` raised within."""
-    try:
-        yield
-    except TicketError as error:
-        raise TicketError([replace(problem, file=str(file)) for problem in error.problems]) from None
 
 
 def digest(space: UnitSpace, arrays: Mapping[str, np.ndarray], also: Mapping[str, Any] | None = None) -> str:

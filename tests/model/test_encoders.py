@@ -168,8 +168,9 @@ def test_other_shapes_damage_and_absence_are_refused(tmp_path):
 
 def test_unsupported_architectures_are_refused_before_weights_are_read(tmp_path):
     AutoConfig.for_model("albert").save_pretrained(tmp_path)  # there are no weights to read
-    with pytest.raises(UnsupportedEncoder, match="found 'albert'"):
+    with pytest.raises(UnsupportedEncoder, match="found 'albert'") as caught:
         load_encoder(tmp_path)
+    assert [problem.file for problem in caught.value.problems] == [str(tmp_path)]
 
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path):
