@@ -2,11 +2,6 @@
 counted once; and what they were stopped in goes on as if they had not been."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +16,7 @@ from mtl_tickets.tasks.batches import BatchSettings, TaskBatches, passes_over
 from mtl_tickets.training.loop import TrainSettings, train
 from mtl_tickets.training.objectives.task_loss import task_loss
 from tests import tiny
+from tests.pairs import pair
 
 CLASSES = {"a": 2, "b": 3, "c": 1}
 # of the last one only one process has a batch
@@ -121,29 +117,11 @@ print(json.dumps([
 """
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
     """What each of two processes found; which was asked; what each said."""
     tmp_path = tmp_path_factory.mktemp("together")
-    at = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    at["ACCELERATE_USE_CPU"] = "true"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(tmp_path)],
-            env={**os.environ, **at, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=Path(__file__).parents[1],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
+    processes = pair(PROCESS, str(tmp_path))
     outputs = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     asked = [file.name for file in tmp_path.glob("asked-*")]

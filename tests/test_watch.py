@@ -2,14 +2,12 @@
 
 import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from torch.distributed import HashStore
 
 from mtl_tickets.watch import LIMIT, LONGEST, VARIABLE, Watch, limit
+from tests.pairs import pair
 
 
 @pytest.fixture
@@ -130,21 +128,7 @@ print("together")
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_other_ends_and_says_who_it_was(victim):
     """Process 0 keeps the words: when it is frozen nobody answers any more."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    at = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", VARIABLE: "3", "VICTIM": str(victim)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS],
-            env={**os.environ, **at, "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"},
-            cwd=Path(__file__).parents[1],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
+    processes = pair(PROCESS, VICTIM=str(victim), **{VARIABLE: "3"})
     try:
         out, err = processes[1 - victim].communicate(timeout=120)
     finally:
