@@ -64,9 +64,10 @@ def main() -> None:
     seconds = time.monotonic() - started
 
     small = {"num_cpus": 1, "object_store_memory": 80_000_000}
-    cluster = Cluster(initialize_head=True, connect=True, head_node_args={**small, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
     for _ in range(given.nodes - 1):
         cluster.add_node(**small)
+    ray.init(address=cluster.address, log_to_driver=False)  # else Ray's own words stand between the table's
     far = planned(world, given.seeds, "far", "executor=ray")
     lines: list[str] = []
     victims: list[int] = []
