@@ -14,11 +14,14 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from safetensors import SafetensorError
 
 from mtl_tickets.errors import CheckpointError, Problem
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _thrown_away = contextvars.ContextVar("thrown_away", default=False)
 _written: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar("written", default=None)
@@ -183,6 +186,11 @@ def digest(value: object, length: int = 12) -> str:
     """A short stable hash of a JSON-able value (keys sorted)."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def numbers_digest(values: np.ndarray) -> str:
+    """SHA-256 of whole numbers, as little-endian int64."""
+    return hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -99,6 +99,8 @@ def main() -> None:
     if args.measure:
         print(json.dumps(measured(args.folder, args.measure == "encoded")))
         return
+    listed = [" ".join(f"{size:g}" for size in sizes) for sizes in (args.sizes, args.encoded)]
+    print(f"    python scripts/benchmark_loading.py FOLDER --sizes {listed[0]} --encoded {listed[1]}\n")
     facts = ", ".join(f"{name} {version}" for name, version in versions().items())
     print(f"Memory of loading a TSV file of pairs, on {device()['name']}, {os.cpu_count()} cores; {facts}.\n")
     print("| file | done | rows | memory, MB | minutes |\n|---|---|---:|---:|---:|")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pydantic
 
 from mtl_tickets.errors import DataError, Problem
-from mtl_tickets.files import digest
+from mtl_tickets.files import digest, numbers_digest
 from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.encode import EncodedTask, cache_key, encode, joined
 from mtl_tickets.tasks.sources import DataSettings, Rows, read_rows
@@ -108,7 +107,7 @@ class TaskData:
         """The same of those that are not added."""
         longer = self._longer("train")
         content = cache_key(self.spec, self._rows("train"), self._tokenizer, self._max_length, longer)
-        return digest([content, _sum(self._parts[0])])
+        return digest([content, numbers_digest(self._parts[0])])
 
     @property
     def added_keys(self) -> list[tuple[str, str, str]]:
@@ -118,7 +117,7 @@ class TaskData:
     @cached_property
     def selection_key(self) -> str:
         """Stands for the rows of the selection split, beside :attr:`train_key`."""
-        return _sum(self.selection.rows)
+        return numbers_digest(self.selection.rows)
 
     def dev_key(self, split: str) -> str:
         """Stands for the encoded rows of a dev split, its cap included."""
@@ -194,11 +193,6 @@ class _Added:
         other = self.other
         content = cache_key(other.spec, self.rows, other._tokenizer, other._max_length, other._longer(self.split))
         return digest([content, other._limit.train, self.label_ids.tolist(), self.times])
-
-
-def _sum(rows: np.ndarray) -> str:
-    """Stands for row numbers."""
-    return hashlib.sha256(rows.astype("<i8").data).hexdigest()
 
 
 def _capped(rows: int, limit: int | None) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mtl_tickets.files import digest, file_digest, written_whole
+from mtl_tickets.files import digest, file_digest, numbers_digest, written_whole
 from mtl_tickets.tasks.bias.base import BiasModel
 from mtl_tickets.tasks.sources import Rows
 from mtl_tickets.tasks.sources.base import require_file
@@ -65,7 +65,7 @@ def cache_key(settings: BiasModel, spec: TaskSpec, rows: Rows) -> str:
             "model": settings.model_dump(mode="json", exclude=set(files)),
             "files": {field: file_digest(require_file(path)) for field, path in files.items()},
             "rows": rows.fingerprint,
-            "lines": hashlib.sha256(rows.lines.astype("<i8").tobytes()).hexdigest(),
+            "lines": numbers_digest(rows.lines),
         },
         length=16,
     )
