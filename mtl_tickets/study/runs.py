@@ -10,13 +10,10 @@ from mtl_tickets.files import write_json
 from mtl_tickets.locate import STUDY
 from mtl_tickets.processes import by_main
 from mtl_tickets.progress import Progress, Silent
-from mtl_tickets.running import RunSummary
 from mtl_tickets.study.plan import Study
 
 
-def run_study(
-    study: Study, progress: Progress | None = None, told: Callable[[str], None] = lambda text: None
-) -> list[RunSummary]:
+def run_study(study: Study, progress: Progress | None = None, told: Callable[[str], None] = lambda text: None) -> None:
     """Runs what is not finished; ends when every run is, whoever has done it. ``told`` hears a line for each run.
 
     A run that fails (its training diverges, its data is bad) keeps no other from being done; in the end all reasons are
@@ -33,7 +30,6 @@ def run_study(
                 for problem in problems
             ]
         )
-    return [outcome.finished[run.path] for run in study.runs]
 
 
 def write_index(study: Study) -> None:

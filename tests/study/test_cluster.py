@@ -91,9 +91,8 @@ def test_a_worker_that_is_killed_costs_nothing(cluster, place, alone):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    summaries = run_study(study, progress, told=lines.append)
+    run_study(study, progress, told=lines.append)
     killer.join()
-    assert [summary.path for summary in summaries] == [run.path for run in study.runs]
     assert all(run.finished for run in study.runs)
     assert results(study) == results(alone) and table(study) == table(alone)
     assert sum("its worker was lost" in line for line in lines) == 1, lines

@@ -1,5 +1,6 @@
 """Studies of a small world, really run: shared stages, stops, several processes, tables."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -194,6 +195,21 @@ def what_is_said(study):
     """Of every point: its tables and judgements."""
     points = gather_study(study.folder).points
     return [(point.name, point.report.scores, point.report.judgements) for point in points]
+
+
+def test_what_a_run_found_does_not_stay_in_memory(place, tmp_path):
+    study, alive = load_study(place / "study.yaml", ["seeds=[1]", f"output={tmp_path}"]), []
+
+    def count(line):
+        """Lists of rows: rows themselves are nothing that the collector follows."""
+        gc.collect()
+        lists = [kept for kept in gc.get_objects() if type(kept) is list and kept and type(kept[0]) is dict]
+        alive.append(sum({"stage", "metric", "value"} <= {*kept[0]} for kept in lists))
+
+    run_study(study, told=count)
+    assert len(alive) == len(study.runs) == 2
+    count("the end")
+    assert alive == [alive[0]] * 3, alive
 
 
 def test_a_run_that_fails_keeps_no_other_from_being_done(place, tmp_path):

@@ -14,7 +14,6 @@ from mtl_tickets.settings import Settings
 
 if TYPE_CHECKING:
     from mtl_tickets.progress import Progress
-    from mtl_tickets.running import RunSummary
     from mtl_tickets.study.plan import Study, StudyRun
 
 EXECUTORS: Registry[type[Executor]] = Registry("executor", "mtl_tickets.study.executors")
@@ -31,9 +30,10 @@ class Executor(Settings):
 
 @dataclass
 class Outcome:
-    """What became of the runs of a study, by their folders."""
+    """What became of the runs of a study, by their folders: what they found is there and not in memory, which would
+    grow with every run."""
 
-    finished: dict[Path, RunSummary] = field(default_factory=dict)
+    finished: set[Path] = field(default_factory=set)
     failed: dict[Path, list[Problem]] = field(default_factory=dict)
 
     def fail(self, run: StudyRun, error: Exception) -> None:
@@ -45,10 +45,9 @@ class Outcome:
         return path in self.finished or path in self.failed
 
 
-def attempted(
-    study: Study, run: StudyRun, progress: Progress, begins: Callable[[], None] = lambda: None
-) -> RunSummary | None:
-    """Does a run, or goes on with it; None where another process does it now. ``begins`` is called where not."""
+def attempted(study: Study, run: StudyRun, progress: Progress, begins: Callable[[], None] = lambda: None) -> bool:
+    """Does a run, or goes on with it, to its end; False where another process does it now. ``begins`` is called where
+    not."""
     from mtl_tickets.errors import CheckpointError
     from mtl_tickets.files import is_locked
     from mtl_tickets.processes import by_main
@@ -58,12 +57,12 @@ def attempted(
         return by_main(lambda: is_locked(run.path))
 
     if held():
-        return None
+        return False
     begins()
     try:
-        (summary,) = run_experiment(run.point.loaded, [run.seed], resume=True, progress=progress, shared=study.shared)
+        run_experiment(run.point.loaded, [run.seed], resume=True, progress=progress, shared=study.shared)
     except CheckpointError:
         if held():  # another process was quicker
-            return None
+            return False
         raise
-    return summary
+    return True

@@ -27,7 +27,6 @@ from mtl_tickets.study.storage import Storage
 
 if TYPE_CHECKING:
     from mtl_tickets.progress import Progress
-    from mtl_tickets.running import RunSummary
     from mtl_tickets.study.plan import Study, StudyRun
 
 # seconds between two looks of the driver
@@ -85,7 +84,8 @@ class OnRay(Executor):
                     for reference in done:
                         run = left.pop(reference)
                         try:
-                            outcome.finished[run.path] = ray.get(reference)
+                            ray.get(reference)
+                            outcome.finished.add(run.path)
                         except ray.exceptions.RayTaskError as error:
                             if not isinstance(error.cause, MtlTicketsError | OSError):
                                 raise
@@ -158,7 +158,7 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
 # -- on a worker ------------------------------------------------------------------------------------------------------
 
 
-def _do(study: Study, run: StudyRun, cwd: Path, url: str | None, board: Any) -> RunSummary:
+def _do(study: Study, run: StudyRun, cwd: Path, url: str | None, board: Any) -> None:
     """A run, from what is there of it to its end."""
     if not cwd.is_dir():
         rule = f"every machine of the cluster must see this folder; {socket.gethostname()} does not"
@@ -169,12 +169,10 @@ def _do(study: Study, run: StudyRun, cwd: Path, url: str | None, board: Any) -> 
     with _kept(study, run, url) as (here, mirror):
         word = Word(board, name, mirror)
         try:
-            while (summary := attempted(here, _one_worker(here, run), word)) is None:
+            while not attempted(here, _one_worker(here, run), word):
                 time.sleep(2 * LOOK)
         finally:
             word.close()
-        summary.path = run.path
-        return summary
 
 
 def _exchange(study: Study, storage: Storage) -> None:

@@ -43,18 +43,18 @@ class Local(Executor):
                 heading = f"run {number} of {len(runs)}: {run.name}"
                 begins = partial(told, heading + (" (finished before)" if run.finished else ""))
                 try:
-                    summary = attempted(study, run, progress, begins)
+                    done = attempted(study, run, progress, begins)
                 except MtlTicketsError as error:
                     if group().num_processes > 1:
                         raise  # the others may be waiting in the middle of this run
                     outcome.fail(run, error)
                     told(f"{heading}: failed, {outcome.failed[run.path][0]}")
                     continue
-                if summary is None:
-                    waiting = True
-                else:
-                    outcome.finished[run.path] = summary
+                if done:
+                    outcome.finished.add(run.path)
                     give_back()
+                else:
+                    waiting = True
             if waiting:
                 time.sleep(PATIENCE)
         return outcome
