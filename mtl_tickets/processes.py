@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import atexit
 import datetime
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mtl_tickets import watch
 from mtl_tickets.errors import InputError, Problem
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator, PartialState
+    from torch import nn
+    from torch.distributed import ProcessGroup
 
 Found = TypeVar("Found")
 
 # how long processes wait for each other: one may be reading or checking much while the others have nothing to do
 PATIENCE = datetime.timedelta(hours=2)
+# bytes that travel at once
+PIECE = 32 * 1024 * 1024
 
 _watch: watch.Watch | None = None
 
@@ -111,3 +117,62 @@ def by_main(work: Callable[[], Found]) -> Found:
     if failed is not None:
         raise failed
     return found
+
+
+def any_of(flags: Sequence[bool]) -> list[bool]:
+    """Which of them are set in some process; all give as many, and wait for each other on their CPUs: no GPU is waited
+    for."""
+    import torch
+    from torch import distributed
+
+    if group().num_processes == 1:
+        return list(flags)
+    found = torch.tensor(flags, dtype=torch.uint8)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX, group=_of_cpus(distributed.group.WORLD))
+    return [bool(flag) for flag in found.tolist()]
+
+
+@functools.cache
+def _of_cpus(world: ProcessGroup) -> ProcessGroup:
+    """The same processes, connected by their CPUs."""
+    from torch import distributed
+
+    if distributed.get_backend(world) == "gloo":
+        return world
+    return distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def summed(tensors: Sequence[torch.Tensor]) -> None:
+    """Puts the sum over all processes into each of ``tensors``; all give the same shapes in the same order, on the
+    device that they work on. They travel in pieces of :data:`PIECE` bytes: one by one small ones would take long."""
+    import torch
+    from torch import distributed
+
+    for piece in _pieces(tensors):
+        flat = torch.cat([tensor.reshape(-1) for tensor in piece])
+        distributed.all_reduce(flat)
+        for tensor, total in zip(piece, flat.split([tensor.numel() for tensor in piece]), strict=True):
+            tensor.copy_(total.view_as(tensor))
+
+
+def _pieces(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """In their order, cut where the next is of another kind or the piece is full."""
+    piece: list[torch.Tensor] = []
+    for tensor in tensors:
+        full = sum(kept.nbytes for kept in piece) + tensor.nbytes > PIECE
+        if piece and (full or tensor.dtype != piece[0].dtype):
+            yield piece
+            piece = []
+        piece.append(tensor)
+    if piece:
+        yield piece
+
+
+def same(model: nn.Module) -> None:
+    """Gives all processes the first one's weights and buffers. They should have them: all have read the same files and
+    drawn the same numbers. But machines of two kinds may not have computed the same."""
+    from torch import distributed
+
+    if group().num_processes > 1:
+        for tensor in model.state_dict().values():
+            distributed.broadcast(tensor, 0)

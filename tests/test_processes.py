@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from mtl_tickets.evaluation.evaluate import predict_logits
-from mtl_tickets.processes import share_of
+from mtl_tickets.processes import _pieces, share_of
 from mtl_tickets.scoring import ScoreSettings, score_tasks
 from mtl_tickets.scoring.gradients import gradient_products
 from mtl_tickets.tasks.batches import BatchSettings, TaskBatches, passes_over
@@ -17,6 +17,7 @@ from mtl_tickets.training.loop import TrainSettings, train
 from mtl_tickets.training.objectives.task_loss import task_loss
 from tests import tiny
 from tests.pairs import pair
+from tests.short import ERRORS, Short
 
 CLASSES = {"a": 2, "b": 3, "c": 1}
 # of the last one only one process has a batch
@@ -25,7 +26,7 @@ ROWS = {"a": 41, "b": 35, "c": 3}
 RATE = {"kind": "adamw", "lr": 2e-3, "eps": 0.1}
 
 
-def trained(accelerator, folder, regime="mixed", dropout=0.0, accumulate=1, stops=()):
+def trained(accelerator, folder, regime="mixed", dropout=0.0, accumulate=1, stops=(), objective=task_loss):
     """The weights and the history of a training, and its loss after every step."""
     model = tiny.model(CLASSES, dropout)
     tasks = {name: tiny.random_task(ROWS[name], n, seed=i) for i, (name, n) in enumerate(CLASSES.items())}
@@ -34,7 +35,7 @@ def trained(accelerator, folder, regime="mixed", dropout=0.0, accumulate=1, stop
     seeds = []
     for until in (*stops, None):
         result = train(
-            model, source, task_loss, settings, accelerator, seed=3, checkpoint=folder / "at.safetensors", until=until,
+            model, source, objective, settings, accelerator, seed=3, checkpoint=folder / "at.safetensors", until=until,
             before_step=lambda step: seeds.append(torch.initial_seed()),
         )  # fmt: skip
     accelerator.wait_for_everyone()
@@ -47,7 +48,12 @@ def trained(accelerator, folder, regime="mixed", dropout=0.0, accumulate=1, stop
 
 def trainings(accelerator, folder):
     kinds = {"mixed": {}, "one task": {"regime": "one_task"}, "accumulated": {"accumulate": 3}}
-    return {name: {**trained(accelerator, folder, **changes), "seeds": []} for name, changes in kinds.items()}
+    # the second process has less memory than its share of a batch takes
+    short = Short(2, ERRORS[0]) if accelerator.process_index == 1 else task_loss
+    kinds["short of memory"] = {"accumulate": 2, "objective": short}
+    found = {name: {**trained(accelerator, folder, **changes), "seeds": []} for name, changes in kinds.items()}
+    assert short is task_loss or 0 < sum(rows > 2 for rows in short.seen) < 5 < len(short.seen), short.seen
+    return found
 
 
 def found(accelerator):
@@ -89,6 +95,18 @@ def test_every_row_is_in_one_batch_of_one_process(world):
     assert sorted(row for batch in rows for row in batch) == [*range(41)]
     alone = [batch.indices.tolist() for batch in passes_over({"": task}, BatchSettings(size=8), 0)]
     assert sorted(rows) == sorted(alone)
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 40, 100, 10**6])
+def test_what_travels_together_is_of_one_kind_and_not_too_much(monkeypatch, bytes_at_once):
+    monkeypatch.setattr("mtl_tickets.processes.PIECE", bytes_at_once)
+    tensors = [torch.zeros(rows, 2, dtype=kind) for kind in (torch.float32, torch.float64) for rows in (1, 3, 8, 0, 2)]
+    pieces = [*_pieces(tensors)]
+    assert [id(tensor) for piece in pieces for tensor in piece] == [id(tensor) for tensor in tensors]
+    for piece in pieces:
+        assert len({tensor.dtype for tensor in piece}) == 1
+        assert len(piece) == 1 or sum(tensor.nbytes for tensor in piece) <= bytes_at_once
+    assert len(pieces) < len(tensors) or bytes_at_once == 1
 
 
 PROCESS = """

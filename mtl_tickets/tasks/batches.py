@@ -79,7 +79,7 @@ class Batch:
     by task. ``labels``: one tensor a segment, int64 or float32 [stop - start], or None where unlabelled. ``indices``:
     int64 [B], each row's index in its task. ``count``: what the summed loss is divided by; under several processes it
     counts the rows of all of them. ``tokens``: how many are no padding. ``weight`` is 0 for the stand-in row of a
-    process that has no row of this batch. ``present``: the tasks that some process has a row of, in training.
+    process that has no row of this batch.
     """
 
     input_ids: torch.Tensor
@@ -91,7 +91,6 @@ class Batch:
     count: int
     tokens: int
     weight: float = 1.0
-    present: frozenset[int] = frozenset()
 
     def to(self, device: torch.device) -> Batch:
         if device.type == "cpu":
@@ -191,7 +190,6 @@ class TaskBatches:
             count,
         )
         batch.weight = 1.0 if share else 0.0
-        batch.present = frozenset(self.index[part.task] for part in rows)
         return batch
 
     def describe(self, batch: Batch, rows: Sequence[int] | None = None) -> str:

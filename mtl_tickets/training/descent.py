@@ -1,8 +1,8 @@
-"""The gradients of one optimiser step, from as many batches as it takes; in parts where memory is short of a batch."""
+"""The gradients of one optimiser step, from as many batches and processes as it takes; in parts where memory is short
+of a batch."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from mtl_tickets.errors import MtlTicketsError
-from mtl_tickets.processes import at
+from mtl_tickets.processes import any_of, at, summed
 
 logger = logging.getLogger(__name__)
 
@@ -22,22 +22,25 @@ SAID = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FA
 
 
 class Descent:
-    """Of one training. ``wrapped`` is the model as accelerate has prepared it.
+    """Of one training.
 
     A batch that does not fit into memory is computed in halves, and so are, from then on, all that are as large: the
-    sum of their losses is the batch's, only what is drawn in a pass (dropout, grafted layers) is drawn anew. Among
-    several processes that cannot be: the others are waiting in the middle of the batch.
+    sum of their losses is the batch's, only what is drawn in a pass (dropout, grafted layers) is drawn anew. Several
+    processes add up their gradients when each has its own, so that one which is short of memory keeps the others
+    waiting but needs nothing of them: that is why torch's ``DistributedDataParallel``, which adds up in the middle of
+    the backward pass, has no place here. It also wants a gradient of every parameter from every process; here the heads
+    of tasks that no process has a row of get none, as with one process.
     """
 
     def __init__(
         self,
-        wrapped: nn.Module,
+        model: nn.Module,
         objective: Callable[[nn.Module, Any], torch.Tensor],
         parameters: Sequence[nn.Parameter],
         accelerator: Accelerator,
         summing: torch.device,
     ):
-        self._wrapped, self._objective, self._parameters = wrapped, objective, parameters
+        self._model, self._objective, self._parameters = model, objective, parameters
         self._accelerator, self._summing = accelerator, summing
         self._most: int | None = None
 
@@ -48,6 +51,14 @@ class Descent:
 
         Raises :class:`MtlTicketsError` where a single row needs more memory than there is.
         """
+        total = self._of_this_process(window, count, where, limited)
+        if self._accelerator.num_processes > 1:
+            at(f"{where}, where gradients are added up", limited)
+            there = any_of([parameter.grad is not None for parameter in self._parameters])
+            summed([_gradient(p) for p, somewhere in zip(self._parameters, there, strict=True) if somewhere])
+        return total
+
+    def _of_this_process(self, window: Sequence[Any], count: int, where: str, limited: bool) -> torch.Tensor:
         while True:
             parts = [part for batch in window for part in self._cut(batch)]
             try:
@@ -55,27 +66,20 @@ class Descent:
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
-                rank, world = self._accelerator.process_index, self._accelerator.num_processes
             # outside of the handler, whose traceback holds what is in memory
             for parameter in self._parameters:
                 parameter.grad = None
             gc.collect()
             if self._accelerator.device.type == "cuda":
                 torch.cuda.empty_cache()
-            if world > 1:
-                advice = "give batches fewer rows (batches.size) and accumulate more of them (accumulate)"
-                raise MtlTicketsError(f"process {rank} is out of memory: {advice}")
             self._halve(parts)
 
     def _backward(self, parts: Sequence[Any], count: int, where: str, limited: bool) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float64, device=self._summing)
         for position, part in enumerate(parts):
-            last = position == len(parts) - 1
             at(f"{where}, batch {position + 1}", limited)
-            with contextlib.nullcontext() if last else self._accelerator.no_sync(self._wrapped):
-                loss = self._objective(self._wrapped, part) * part.weight
-                # gradients are averaged over processes, the sum over all rows is divided by all rows
-                self._accelerator.backward(loss * (self._accelerator.num_processes / count))
+            loss = self._objective(self._model, part) * part.weight
+            self._accelerator.backward(loss * (1 / count))
             total += loss.detach().to(self._summing)
         return total
 
@@ -93,6 +97,13 @@ class Descent:
         if self._most is None or _size(batch) <= self._most or (halves := halves_of(batch)) is None:
             return [batch]
         return [part for half in halves for part in self._cut(half)]
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor:
+    """A parameter's, 0 where this process has none."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 def out_of_memory(error: BaseException) -> bool:

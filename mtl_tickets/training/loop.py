@@ -27,7 +27,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from mtl_tickets.model.compiled import compiled
-from mtl_tickets.processes import at, share_of
+from mtl_tickets.processes import at, same, share_of
 from mtl_tickets.settings import Settings
 from mtl_tickets.tasks.batches import BatchSettings
 from mtl_tickets.training.accumulation import accumulation_device
@@ -138,7 +138,10 @@ def train(
     steps = planned_steps or total_steps(source, settings)
     optimiser = make_optimiser(model, settings.optimiser)
     _fresh_scaler(accelerator)
-    wrapped, stepper = accelerator.prepare(model, optimiser)
+    # processes add up their gradients themselves (see Descent): only mixed precision is put over the model
+    accelerator.prepare_model(model, evaluation_mode=True)
+    stepper = accelerator.prepare_optimizer(optimiser)
+    same(model)
     place = Place()
     if checkpoint is not None and checkpoint.exists():
         try:
@@ -151,7 +154,7 @@ def train(
     rank, world = share_of(accelerator)
     loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=summing)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    descent = Descent(wrapped, objective, parameters, accelerator, summing)
+    descent = Descent(model, objective, parameters, accelerator, summing)
     counted = saved = time.monotonic()
 
     what = checkpoint.parent.name if checkpoint else "a training"
@@ -203,7 +206,6 @@ def train(
                 place.loss_count += count
                 if world > 1:
                     step_loss = accelerator.reduce(step_loss, "sum")
-                    _leave_absent(model, window)
                 loss_sum += step_loss
                 if settings.optimiser.clip:
                     norm = accelerator.clip_grad_norm_(parameters, settings.optimiser.clip)
@@ -246,23 +248,13 @@ def train(
         stack.close()
         at(f"what follows {what}", counted=False)
         # take off what prepare put on: the same module may be trained again
-        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         # under mixed precision accelerate puts the method back as an attribute, which a copied model would share
         vars(model).pop("forward", None)
         _free(accelerator)
     accelerator.wait_for_everyone()  # who goes on from the checkpoint finds it whole
     model.eval()
     return TrainResult(place.history, place.step, place.examples, place.seconds + time.monotonic() - counted)
-
-
-def _leave_absent(model: nn.Module, window: Sequence[Any]) -> None:
-    """Heads of tasks that no process has a row of get no step, as with one process: their gradients, which processes
-    must all have to agree on, are 0, and a step of an optimiser with momentum or weight decay is not."""
-    present = {task for batch in window for task in getattr(batch, "present", ())}
-    for number, head in enumerate((getattr(model, "heads", None) or nn.ModuleDict()).values()):
-        if number not in present:
-            for parameter in head.parameters():
-                parameter.grad = None
 
 
 def total_steps(source: BatchSource, settings: TrainSettings) -> int:

@@ -6,10 +6,10 @@ from accelerate import Accelerator
 
 from mtl_tickets.errors import MtlTicketsError
 from mtl_tickets.tasks.batches import TaskBatches
-from mtl_tickets.training.descent import Descent
 from mtl_tickets.training.loop import TrainSettings, train
 from mtl_tickets.training.objectives.task_loss import task_loss
 from tests import tiny
+from tests.short import ERRORS, Short
 
 CLASSES = {"a": 2, "b": 3}
 
@@ -17,33 +17,6 @@ CLASSES = {"a": 2, "b": 3}
 @pytest.fixture
 def tasks():
     return {name: tiny.random_task(30, n, seed=i) for i, (name, n) in enumerate(CLASSES.items())}
-
-
-class Short:
-    """The tasks' losses on a device whose memory holds so many rows: it ends in the middle of the backward pass."""
-
-    def __init__(self, rows, error):
-        self.rows, self.error, self.seen = rows, error, []
-
-    def __call__(self, model, batch):
-        loss = task_loss(model, batch)
-        self.seen.append(len(batch.input_ids))
-        if len(batch.input_ids) > self.rows:
-            middle = model.encoder.encoder.layer[0].output.dense.weight.register_hook(self.full)
-            loss.register_hook(lambda gradient: gradient)
-            self.hook = middle
-        return loss
-
-    def full(self, gradient):
-        self.hook.remove()
-        raise self.error
-
-
-ERRORS = [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
-    MemoryError(),
-]
 
 
 def trained(tasks, objective, **settings):
@@ -90,20 +63,3 @@ def test_the_parts_of_a_batch_are_its_rows(tasks):
     total = sum(float(task_loss(model, part)) for part in parts)
     assert total == pytest.approx(float(task_loss(model, batch)), rel=1e-5)
     assert {part.count for part in parts} == {batch.count}
-
-
-def test_a_second_process_waits_in_the_middle_of_a_batch(tasks):
-    class Two:
-        process_index, num_processes, device, scaler = 1, 2, torch.device("cpu"), None
-
-        def no_sync(self, model):
-            return torch.no_grad()
-
-        def backward(self, loss):
-            raise ERRORS[0]
-
-    model = tiny.model(CLASSES)
-    descent = Descent(model, task_loss, list(model.parameters()), Two(), torch.device("cpu"))
-    batch = next(TaskBatches(tasks, TrainSettings(batches={"size": 7}).batches, 5, 0).iterate(0))
-    with pytest.raises(MtlTicketsError, match=r"process 1 is out of memory: .*batches\.size"):
-        descent([batch], 7)
