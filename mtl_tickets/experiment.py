@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,12 +90,13 @@ class Experiment(Settings):
 class Loaded:
     """An experiment with its task files, all checked. ``digest``: ten letters that stand for everything that can change
     a number (task files included); ``folder`` is named by it. ``base``: the digest of the ticket that the recipe's base
-    is."""
+    is. ``scratch``: where its folder is while somebody works on it, if that is not in the experiment's ``output``."""
 
     experiment: Experiment
     tasks: dict[str, TaskSpec]
     file: str
     base: str | None = None
+    scratch: Path | None = None
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,14 +114,13 @@ class Loaded:
         base = [] if self.base is None else [{"base": self.base}]
         self.digest = digest([DEFAULTS, self.experiment.deciding(), tasks, *base], length=10)
 
-    def moved_to(self, output: Path) -> Loaded:
-        """The same with its folder in ``output``."""
-        return Loaded(self.experiment.model_copy(update={"output": output}), self.tasks, self.file, self.base)
+    def moved_to(self, output: Path, scratch: Path | None = None) -> Loaded:
+        """The same with its folder in ``output``, or for now in ``scratch``."""
+        return replace(self, experiment=self.experiment.model_copy(update={"output": output}), scratch=scratch)
 
     def with_one_worker(self) -> Loaded:
         """The same, run by one process."""
-        experiment = self.experiment.model_copy(update={"workers": 1})
-        return Loaded(experiment, self.tasks, self.file, self.base)
+        return replace(self, experiment=self.experiment.model_copy(update={"workers": 1}))
 
     def sources(self, spec: TaskSpec) -> dict[str, Source]:
         """Where each split that a run reads comes from. A split that no source has is left out: reading says so."""
@@ -150,7 +150,7 @@ class Loaded:
 
     @property
     def folder(self) -> Path:
-        return self.experiment.output / f"{self.experiment.name}-{self.digest}"
+        return (self.scratch or self.experiment.output) / f"{self.experiment.name}-{self.digest}"
 
 
 def _without_empty(settings: dict[str, Any]) -> dict[str, Any]:

@@ -117,22 +117,22 @@ class StudyRun:
 
 @dataclass
 class Study:
-    """A study file with all its points, checked. ``folder`` is named by what can change a number."""
+    """A study file with all its points, checked. ``folder`` is named by what can change a number. ``scratch``: where it
+    is while somebody works on it, if that is not in the settings' ``output``."""
 
     settings: StudySettings
     points: list[Point]
     file: str
+    scratch: Path | None = None
     folder: Path = field(init=False)
 
     def __post_init__(self) -> None:
         found = digest([point.loaded.digest for point in self.points], length=10)
-        self.folder = self.settings.output / f"{self.settings.name}-{found}"
-        runs = self.folder / "runs"
-        self.points = [Point(point.values, point.loaded.moved_to(runs)) for point in self.points]
-
-    def moved_to(self, output: Path) -> Study:
-        """The same with its folder in ``output``."""
-        return Study(self.settings.model_copy(update={"output": output}), self.points, self.file)
+        runs = Path(f"{self.settings.name}-{found}", "runs")
+        home, here = self.settings.output / runs, (self.scratch or self.settings.output) / runs
+        self.folder = here.parent
+        aside = None if self.scratch is None else here
+        self.points = [Point(point.values, point.loaded.moved_to(home, aside)) for point in self.points]
 
     @property
     def runs(self) -> list[StudyRun]:

@@ -122,6 +122,8 @@ def test_runs_are_kept_at_a_url_and_gone_on_with_from_there(cluster, place, alon
     run_study(elsewhere)
     (again,) = elsewhere.runs
     assert (again.path / "results.jsonl").read_bytes() == whole == (kept / "results.jsonl").read_bytes()
+    # not where a worker had it
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["output"] == str(study.folder / "runs")
     assert before and before == {file: file.stat().st_mtime_ns for file in before}
 
 

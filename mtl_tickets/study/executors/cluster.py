@@ -15,6 +15,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -193,7 +194,7 @@ def _kept(study: Study, run: StudyRun, url: str | None) -> Iterator[tuple[Study,
         return
     storage, name = Storage(url), f"{study.folder.name}/{run.path.relative_to(study.folder)}"
     with tempfile.TemporaryDirectory(prefix="mtl-tickets-") as scratch:
-        here = study.moved_to(Path(scratch))
+        here = replace(study, scratch=Path(scratch))
         folder = here.folder / run.path.relative_to(study.folder)
         storage.pull(name, folder)
         try:
