@@ -75,7 +75,7 @@ def accelerator_for(mixed_precision: str | None = None) -> Accelerator:
     """This process's, of its group. Accelerate keeps the first precision of a process for ever; here a process may do
     several things, each with its own. None: what there is.
 
-    Raises :class:`InputError` for fp16 without an NVIDIA GPU.
+    Raises :class:`InputError` for fp16 without an NVIDIA GPU, and where a launcher was told to divide the weights.
     """
     import torch
     from accelerate import Accelerator
@@ -84,6 +84,11 @@ def accelerator_for(mixed_precision: str | None = None) -> Accelerator:
     if mixed_precision == "fp16" and not torch.cuda.is_available():
         rule, hint = "fp16 needs an NVIDIA GPU", "use bf16 or no"
         raise InputError(Problem(rule, place="mixed_precision", found=mixed_precision, hint=hint))
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1"):
+            rule = "weights are not divided among processes: each has all of them, and a share of the rows"
+            hint = "take it out of accelerate's configuration, or launch with --multi_gpu"
+            raise InputError(Problem(rule, place="accelerate launch", found=name, hint=hint))
     group()
     known = AcceleratorState().mixed_precision if AcceleratorState._shared_state else mixed_precision
     if mixed_precision is not None and known != mixed_precision:
@@ -137,6 +142,7 @@ def _of_cpus(world: ProcessGroup) -> ProcessGroup:
     """The same processes, connected by their CPUs."""
     from torch import distributed
 
+    atexit.register(_of_cpus.cache_clear)  # a group that is kept somewhere has its threads until the very end
     if distributed.get_backend(world) == "gloo":
         return world
     return distributed.new_group(backend="gloo", timeout=PATIENCE)
@@ -144,11 +150,15 @@ def _of_cpus(world: ProcessGroup) -> ProcessGroup:
 
 def summed(tensors: Sequence[torch.Tensor]) -> None:
     """Puts the sum over all processes into each of ``tensors``; all give the same shapes in the same order, on the
-    device that they work on. They travel in pieces of :data:`PIECE` bytes: one by one small ones would take long."""
+    device that they work on. Small ones travel together, in pieces of :data:`PIECE` bytes: each by itself would take
+    long."""
     import torch
     from torch import distributed
 
     for piece in _pieces(tensors):
+        if len(piece) == 1 and piece[0].is_contiguous():
+            distributed.all_reduce(piece[0])
+            continue
         flat = torch.cat([tensor.reshape(-1) for tensor in piece])
         distributed.all_reduce(flat)
         for tensor, total in zip(piece, flat.split([tensor.numel() for tensor in piece]), strict=True):
@@ -169,10 +179,12 @@ def _pieces(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
 
 
 def same(model: nn.Module) -> None:
-    """Gives all processes the first one's weights and buffers. They should have them: all have read the same files and
-    drawn the same numbers. But machines of two kinds may not have computed the same."""
+    """Gives all processes the first one's parameters and buffers. They should have them: all have read the same files
+    and drawn the same numbers. But machines of two kinds may not have computed the same."""
     from torch import distributed
 
     if group().num_processes > 1:
-        for tensor in model.state_dict().values():
-            distributed.broadcast(tensor, 0)
+        for tensor in (*model.parameters(), *model.buffers()):
+            sent = tensor.detach().contiguous()
+            distributed.broadcast(sent, 0)
+            tensor.detach().copy_(sent)

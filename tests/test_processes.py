@@ -8,8 +8,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from mtl_tickets.errors import InputError
 from mtl_tickets.evaluation.evaluate import predict_logits
-from mtl_tickets.processes import _pieces, share_of
+from mtl_tickets.processes import _pieces, accelerator_for, share_of
 from mtl_tickets.scoring import ScoreSettings, score_tasks
 from mtl_tickets.scoring.gradients import gradient_products
 from mtl_tickets.tasks.batches import BatchSettings, TaskBatches, passes_over
@@ -29,6 +30,8 @@ RATE = {"kind": "adamw", "lr": 2e-3, "eps": 0.1}
 def trained(accelerator, folder, regime="mixed", dropout=0.0, accumulate=1, stops=(), objective=task_loss):
     """The weights and the history of a training, and its loss after every step."""
     model = tiny.model(CLASSES, dropout)
+    for tensor in (*model.parameters(), *model.buffers()):  # the first process's count
+        tensor.data += accelerator.process_index
     tasks = {name: tiny.random_task(ROWS[name], n, seed=i) for i, (name, n) in enumerate(CLASSES.items())}
     settings = TrainSettings(epochs=2, optimiser=RATE, accumulate=accumulate, batches={"size": 7, "regime": regime})
     source = TaskBatches(tasks, settings.batches, 3, 0, share=share_of(accelerator))
@@ -109,15 +112,24 @@ def test_what_travels_together_is_of_one_kind_and_not_too_much(monkeypatch, byte
     assert len(pieces) < len(tensors) or bytes_at_once == 1
 
 
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_a_launcher_that_would_divide_the_weights_is_refused(monkeypatch, name):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(InputError, match=rf"weights are not divided .*'{name}'.*--multi_gpu"):
+        accelerator_for("no")
+
+
 PROCESS = """
 import json, sys
 from pathlib import Path
 from accelerate import Accelerator
+from mtl_tickets import processes
 from mtl_tickets.cli.console import print_errors
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.processes import by_main
 from tests.test_processes import found, trained, trainings
 accelerator, folder = Accelerator(cpu=True), Path(sys.argv[1])
+processes.PIECE = 4096  # some parameters are larger, some travel together
 
 def refuse():
     (folder / f"asked-{accelerator.process_index}").touch()

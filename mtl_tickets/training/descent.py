@@ -59,6 +59,7 @@ class Descent:
         return total
 
     def _of_this_process(self, window: Sequence[Any], count: int, where: str, limited: bool) -> torch.Tensor:
+        at(where, limited)
         while True:
             parts = [part for batch in window for part in self._cut(batch)]
             try:
@@ -77,7 +78,8 @@ class Descent:
     def _backward(self, parts: Sequence[Any], count: int, where: str, limited: bool) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float64, device=self._summing)
         for position, part in enumerate(parts):
-            at(f"{where}, batch {position + 1}", limited)
+            # not counted: a process that is short of memory has more of them than the others
+            at(f"{where}, part {position + 1} of {len(parts)}", limited, counted=False)
             loss = self._objective(self._model, part) * part.weight
             self._accelerator.backward(loss * (1 / count))
             total += loss.detach().to(self._summing)

@@ -95,10 +95,10 @@ class LearnedGates(nn.Module):
         with self.model.gates.leaves(**rows):
             return self.model(segments=segments, **inputs)
 
-    def loss(self, wrapped: nn.Module, batch: Batch) -> torch.Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """An objective: the tasks' losses, summed, and the term for sharing for each row that is here."""
         rows = sum(stop - start for _, start, stop in batch.segments)
-        return task_loss(wrapped, batch) + self.overlap * rows * self.apartness()
+        return task_loss(model, batch) + self.overlap * rows * self.apartness()
 
 
 def first_numbers(kept: Mapping[str, np.ndarray], scores: Values) -> dict[str, np.ndarray]:

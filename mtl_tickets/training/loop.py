@@ -138,52 +138,51 @@ def train(
     steps = planned_steps or total_steps(source, settings)
     optimiser = make_optimiser(model, settings.optimiser)
     _fresh_scaler(accelerator)
-    # processes add up their gradients themselves (see Descent): only mixed precision is put over the model
-    accelerator.prepare_model(model, evaluation_mode=True)
-    stepper = accelerator.prepare_optimizer(optimiser)
-    same(model)
-    place = Place()
-    if checkpoint is not None and checkpoint.exists():
-        try:
-            place = load_checkpoint(checkpoint, model, optimiser, accelerator.scaler, identity)
-        except DamagedCheckpoint as error:
-            logger.warning("%s; this training begins anew", error)
-        if on_step and place.step:
-            on_step(place.step)
-    summing = accumulation_device(accelerator.device)
-    rank, world = share_of(accelerator)
-    loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=summing)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    descent = Descent(model, objective, parameters, accelerator, summing)
-    counted = saved = time.monotonic()
-
     what = checkpoint.parent.name if checkpoint else "a training"
-    first = last = place.step  # of the last checkpoint
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(prepared(model, accelerator))
+        stack.callback(at, f"what follows {what}", counted=False)
+        stepper = accelerator.prepare_optimizer(optimiser)
+        same(model)
+        place = Place()
+        if checkpoint is not None and checkpoint.exists():
+            try:
+                place = load_checkpoint(checkpoint, model, optimiser, accelerator.scaler, identity)
+            except DamagedCheckpoint as error:
+                logger.warning("%s; this training begins anew", error)
+            if on_step and place.step:
+                on_step(place.step)
+        summing = accumulation_device(accelerator.device)
+        rank, world = share_of(accelerator)
+        loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=summing)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        descent = Descent(model, objective, parameters, accelerator, summing)
+        counted = saved = time.monotonic()
 
-    def kept() -> str:
-        there = checkpoint is not None and last > 0
-        return f"; the last good checkpoint, of step {last:,}, is kept: {checkpoint}" if there else ""
+        first = last = place.step  # of the last checkpoint
 
-    hint = f"lower the learning rate (now {settings.optimiser.lr:g})"
-    health = Health(model, objective, source, accelerator, hint, kept)
+        def kept() -> str:
+            there = checkpoint is not None and last > 0
+            return f"; the last good checkpoint, of step {last:,}, is kept: {checkpoint}" if there else ""
 
-    def save() -> None:
-        nonlocal saved, counted, last
-        at(f"the checkpoint of step {place.step:,} of {what}", counted=False)
-        health.check()
-        now = time.monotonic()
-        place.seconds, counted = place.seconds + now - counted, now
-        if checkpoint is not None and accelerator.is_main_process:
-            place.loss_sum = float(loss_sum)
-            save_checkpoint(checkpoint, model, optimiser, accelerator.scaler, place, identity)
-        last = place.step
-        saved = time.monotonic()
+        hint = f"lower the learning rate (now {settings.optimiser.lr:g})"
+        health = Health(model, objective, source, accelerator, hint, kept)
 
-    ready = settings.ahead
-    if ready is None:
-        ready = 0 if accelerator.device.type == "cpu" else 2
-    stack = contextlib.ExitStack()
-    try:
+        def save() -> None:
+            nonlocal saved, counted, last
+            at(f"the checkpoint of step {place.step:,} of {what}", counted=False)
+            health.check()
+            now = time.monotonic()
+            place.seconds, counted = place.seconds + now - counted, now
+            if checkpoint is not None and accelerator.is_main_process:
+                place.loss_sum = float(loss_sum)
+                save_checkpoint(checkpoint, model, optimiser, accelerator.scaler, place, identity)
+            last = place.step
+            saved = time.monotonic()
+
+        ready = settings.ahead
+        if ready is None:
+            ready = 0 if accelerator.device.type == "cpu" else 2
         if settings.compile:
             stack.enter_context(compiled(model))
         while place.epoch < settings.epochs and (until is None or place.step < until):
@@ -244,17 +243,26 @@ def train(
             loss_sum.zero_()
             if place.epoch < settings.epochs and time.monotonic() - saved >= settings.checkpoint_seconds:
                 save()
-    finally:
-        stack.close()
-        at(f"what follows {what}", counted=False)
-        # take off what prepare put on: the same module may be trained again
-        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        # under mixed precision accelerate puts the method back as an attribute, which a copied model would share
-        vars(model).pop("forward", None)
-        _free(accelerator)
     accelerator.wait_for_everyone()  # who goes on from the checkpoint finds it whole
     model.eval()
     return TrainResult(place.history, place.step, place.examples, place.seconds + time.monotonic() - counted)
+
+
+@contextlib.contextmanager
+def prepared(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """Inside, the model is on its device and computes in mixed precision, if that is asked for. Outside it is what it
+    was: the same module may be trained again, copied or saved. (Processes add up their gradients themselves, see
+    :class:`~mtl_tickets.training.descent.Descent`.)"""
+    accelerator.prepare_model(model, evaluation_mode=True)
+    try:
+        yield
+    finally:
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        # accelerate leaves the method as an attribute, which a copied model would share, and marks what it has prepared
+        # once, so that a second time would change nothing
+        for left in ("forward", "_is_accelerate_prepared"):
+            vars(model).pop(left, None)
+        _free(accelerator)
 
 
 def total_steps(source: BatchSource, settings: TrainSettings) -> int:

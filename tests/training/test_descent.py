@@ -41,6 +41,19 @@ def test_the_weights_are_those_of_enough_memory(tasks, error, accumulate, caplog
     assert "out of memory with" in caplog.text
 
 
+def test_who_is_short_of_memory_says_as_much_as_the_others(tasks, monkeypatch):
+    """Of what is counted: who has said less is taken for stuck."""
+    said = []
+    monkeypatch.setattr("mtl_tickets.training.descent.at", lambda what, limited, counted=True: said.append(counted))
+    counts = []
+    for objective in (task_loss, Short(5, ERRORS[0])):
+        trained(tasks, objective, accumulate=2)
+        counts.append((sum(said), len(said)))
+        said.clear()
+    (enough, words), (short, more) = counts
+    assert short == enough > 0 and more > words
+
+
 def test_a_row_that_does_not_fit_alone_is_said(tasks):
     with pytest.raises(MtlTicketsError, match=r"out of memory with the least batch there can be \(1 x \d+ tokens\)"):
         trained(tasks, Short(0, ERRORS[0]))

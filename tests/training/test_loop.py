@@ -288,6 +288,35 @@ def test_mixed_precision_trains_and_leaves_the_model_plain(tasks, tmp_path):
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.fixture(params=["no", "bf16"])
+def precise(request):
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(cpu=True, mixed_precision=request.param)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_module_is_trained_a_second_time_as_a_new_one_is(tasks, precise):
+    computed = []
+
+    def note(layer, inputs, output):
+        computed.append(output.dtype)
+
+    def trained(model):
+        how = settings(epochs=1)
+        train(model, TaskBatches(tasks, how.batches, 5, 0), task_loss, how, precise, seed=3)
+        return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+    model, new = tiny.model(CLASSES), tiny.model(CLASSES)
+    new.load_state_dict(trained(model))
+    for each in (model, new):
+        each.encoder.encoder.layer[0].output.dense.register_forward_hook(note)
+    second, first = trained(model), trained(new)
+    assert equal(first, second)
+    assert {*computed} == {torch.float32 if precise.mixed_precision == "no" else torch.bfloat16}
+
+
 def test_the_learning_rate_begins_anew_where_it_is_told_to(tasks, monkeypatch):
     how, seen = settings(), []
     set_rate = loop.set_learning_rate
