@@ -15,6 +15,7 @@ from mtl_tickets.processes import accelerator_for, by_main, is_main
 from mtl_tickets.progress import Progress, Silent
 from mtl_tickets.recipes.jobs import StoppedAfter
 from mtl_tickets.recipes.run_directory import RunDirectory
+from mtl_tickets.recipes.shared import SharedStages
 from mtl_tickets.recipes.workbench import Workbench
 from mtl_tickets.tasks.data import TaskData
 
@@ -39,10 +40,10 @@ def run_experiment(
     restart: bool = False,
     to: str | None = None,
     progress: Progress | None = None,
-    shared: Path | None = None,
+    shared: SharedStages | None = None,
 ) -> list[RunSummary]:
-    """Runs the recipe for every seed, one after the other; a finished run is not run again. ``shared``: a folder where
-    runs leave stages for each other.
+    """Runs the recipe for every seed, one after the other; a finished run is not run again. ``shared``: where runs
+    leave stages for each other.
 
     Raises :class:`InputError` for an unknown stage, data that breaks a rule (before any training), an encoder that is
     not supported, a stopped run that neither ``resume`` nor ``restart`` was given for, and a run that was made from

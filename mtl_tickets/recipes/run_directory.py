@@ -15,7 +15,6 @@ import contextlib
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,11 +38,11 @@ from mtl_tickets.files import (
 )
 from mtl_tickets.processes import by_main, is_main
 from mtl_tickets.provenance import commit, device, now, versions
+from mtl_tickets.recipes.shared import DONE, SharedStages, linked
 from mtl_tickets.sums import SUMS, damages, write_sums
 
 # a stage's checkpoint while it runs; it goes when the stage is done
 CHECKPOINT = "checkpoint.safetensors"
-DONE = "done.json"
 # what a finished run's own list of sums has
 OF_THE_RUN = ("config.yaml", "inputs.json", "record.json", "results.jsonl")
 # where the stages of a restarted run lie while they are deleted
@@ -66,9 +65,10 @@ class Input:
 class RunDirectory:
     """The folder of one run (one recipe, one configuration, one seed)."""
 
-    def __init__(self, path: Path, config: dict[str, Any], config_digest: str, seed: int, shared: Path | None = None):
+    def __init__(
+        self, path: Path, config: dict[str, Any], config_digest: str, seed: int, shared: SharedStages | None = None
+    ):
         self.path = path
-        # where runs of a study leave stages for each other, by what they are made from
         self.shared = shared
         self.config = config
         self.config_digest = config_digest
@@ -233,8 +233,9 @@ class RunDirectory:
         def keep() -> dict[str, Any]:
             self._write_done(folder, result, [path for path in written if path.name != CHECKPOINT])
             self.drop_checkpoint(stage)
-            if made_from is not None:
-                self._give(folder, made_from)
+            if self.shared is not None and made_from is not None:
+                left = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name != CHECKPOINT]
+                self.shared.give(made_from, left)
             self._write_results(all_done=True)
             return result
 
@@ -254,42 +255,27 @@ class RunDirectory:
     def take(self, stage: str, made_from: str | None) -> None:
         """Takes the stage over from a run that has done it from the same, if there is one. Its rows become this run's,
         and ``taken`` says where they are from."""
-        if self.shared is not None and made_from is not None:
-            source = self.shared / made_from
-            by_main(lambda: self._take(stage, source))
+        if (shared := self.shared) is not None and made_from is not None:
+            by_main(lambda: self._take(stage, shared, made_from))
 
-    def _take(self, stage: str, source: Path) -> None:
-        if self._is_done(stage) or not (source / DONE).exists():
+    def _take(self, stage: str, shared: SharedStages, made_from: str) -> None:
+        if self._is_done(stage):
             return
-        if problems := damages(source / SUMS, None):
-            self._found(problems)
-            with contextlib.suppress(OSError):  # another run may have put it aside
-                os.rename(source, source.with_name(f".damaged-{source.name}-{os.getpid()}"))
+        source, problems = shared.find(made_from)
+        self._found(problems)
+        if source is None:
             return
         folder = self.stage_folder(stage)
         folder.mkdir(parents=True, exist_ok=True)
         taken = [folder / file.name for file in sorted(source.iterdir()) if file.name not in (DONE, SUMS)]
         for file in taken:
             file.unlink(missing_ok=True)
-            _linked(source / file.name, file)
+            linked(source / file.name, file)
         result = dict(read_json(source / DONE))  # type: ignore[call-overload]
         rows = [{**row, "run": self.name, "config": self.config_digest} for row in result.get("rows", [])]
         by = {"run": result["rows"][0]["run"]} if result.get("rows") else {}
-        result = {**result, "rows": rows, "taken": {**by, "made_from": source.name}}
+        result = {**result, "rows": rows, "taken": {**by, "made_from": made_from}}
         self._write_done(folder, result, taken)
-
-    def _give(self, folder: Path, made_from: str) -> None:
-        if self.shared is None or (self.shared / made_from).exists():
-            return
-        self.shared.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=self.shared))
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and file.name != CHECKPOINT:
-                _linked(file, part / file.name)
-        # another run may have been quicker; both did the same
-        with contextlib.suppress(OSError):
-            os.rename(part, self.shared / made_from)
-        shutil.rmtree(part, ignore_errors=True)
 
     def result(self, stage: str) -> dict[str, Any]:
         """What a finished stage kept; a :class:`CheckpointError` where it is not done."""
@@ -368,14 +354,6 @@ class RunDirectory:
             "device": device(),
             **({"inputs": old["inputs"]} if "inputs" in old else {}),
         }
-
-
-def _linked(file: Path, place: Path) -> None:
-    """The same file in another place: a link where the file system has them, else a copy. Stages are never changed."""
-    try:
-        os.link(file, place)
-    except OSError:
-        shutil.copyfile(file, place)
 
 
 def run_finished(path: Path) -> bool:

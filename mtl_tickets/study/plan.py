@@ -30,6 +30,7 @@ from mtl_tickets.errors import ConfigError, Problem, nearest
 from mtl_tickets.experiment import Loaded, load_experiment
 from mtl_tickets.files import digest
 from mtl_tickets.recipes.run_directory import run_finished
+from mtl_tickets.recipes.shared import SharedStages
 from mtl_tickets.settings import Document, Settings, check, read_yaml
 from mtl_tickets.study.executors.base import EXECUTORS
 from mtl_tickets.study.executors.local import Local
@@ -140,9 +141,9 @@ class Study:
         return [StudyRun(point, seed) for seed in self.settings.seeds for point in self.points]
 
     @property
-    def shared(self) -> Path:
+    def shared(self) -> SharedStages:
         """Where the points leave stages for each other."""
-        return self.folder / "shared"
+        return SharedStages(self.folder / "shared")
 
 
 def shipped_studies() -> list[str]:

@@ -8,15 +8,19 @@ and moved there; and what says that something is done comes after what it speaks
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mtl_tickets.errors import InputError, Problem
 from mtl_tickets.files import written_whole
+from mtl_tickets.recipes.shared import DONE, SharedStages
+
+logger = logging.getLogger(__name__)
 
 # what says that something is done, in the order in which it is said; everything else is there before
-LAST = ("done.json", "results.jsonl", "record.json")
+LAST = (DONE, "results.jsonl", "record.json")
 PART = ".part"
 
 
@@ -94,6 +98,12 @@ class Storage:
                 self._fs.get_file(place, str(part))
             self._here[file], self._there[file] = _state(file), said
 
+    def has(self, name: str) -> bool:
+        """Whether there is a file ``<url>/<name>``. Raises :class:`OSError` where the storage cannot be reached."""
+        with self._reached():
+            self._fs.invalidate_cache()
+            return bool(self._fs.isfile(f"{self._root}/{name}"))
+
     def _names(self, name: str) -> list[str]:
         """Of the files below ``name``, without it, in the order in which they are to be got."""
         root = f"{self._root}/{name}"
@@ -102,6 +112,42 @@ class Storage:
             return []
         start = self._fs._strip_protocol(root).rstrip("/") + "/"
         return sorted((path.removeprefix(start) for path in self._fs.find(root)), key=_turn)
+
+
+class StoredStages(SharedStages):
+    """Left at ``<url>/<name>``, for workers that see no common folder; ``folder`` is this worker's. A storage that does
+    not answer costs the work that could have been shared, and nothing else."""
+
+    def __init__(self, folder: Path, storage: Storage, name: str):
+        super().__init__(folder)
+        self._storage, self._name = storage, name
+        self._damaged: set[str] = set()
+
+    def find(self, made_from: str) -> tuple[Path | None, Sequence[Problem]]:
+        with _no_matter():
+            if self._is_there(made_from):
+                self._storage.pull(f"{self._name}/{made_from}", self.folder / made_from)
+        place, problems = super().find(made_from)
+        if problems:
+            self._damaged.add(made_from)
+        return place, problems
+
+    def give(self, made_from: str, files: Iterable[Path]) -> None:
+        super().give(made_from, files)
+        with _no_matter():
+            if made_from in self._damaged or not self._is_there(made_from):
+                self._storage.push(self.folder / made_from, f"{self._name}/{made_from}")
+
+    def _is_there(self, made_from: str) -> bool:
+        return self._storage.has(f"{self._name}/{made_from}/{DONE}")
+
+
+@contextlib.contextmanager
+def _no_matter() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        logger.warning("%s; stages are not shared now", error)
 
 
 def _state(file: Path) -> tuple[int, int]:

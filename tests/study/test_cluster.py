@@ -113,7 +113,7 @@ def test_runs_are_kept_at_a_url_and_gone_on_with_from_there(cluster, place, alon
     assert (kept / "results.jsonl").read_bytes() == whole
     assert not [*kept.rglob("*.part")]
     # another machine, to which half of the run is new
-    for file in kept.glob("stages/multi/*/done.json"):
+    for file in (*kept.glob("stages/multi/*/done.json"), kept / "stages/single/same/done.json"):
         file.unlink()
     record = json.loads((kept / "record.json").read_text())
     (kept / "record.json").write_text(json.dumps(record | {"finished": None}))
@@ -125,6 +125,8 @@ def test_runs_are_kept_at_a_url_and_gone_on_with_from_there(cluster, place, alon
     # not where a worker had it
     assert yaml.safe_load((run.path / "config.yaml").read_text())["output"] == str(study.folder / "runs")
     assert before and before == {file: file.stat().st_mtime_ns for file in before}
+    taken = json.loads((again.path / "stages/single/same/done.json").read_text())["taken"]
+    assert (tmp_path / "bucket" / study.folder.name / "shared" / taken["made_from"] / "done.json").is_file()
 
 
 @pytest.mark.parametrize(

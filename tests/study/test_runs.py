@@ -91,7 +91,7 @@ def test_common_stages_are_computed_once(study):
     first, second = (point.loaded.folder / "seed-1" / "stages" for point in study.points)
     for stage in ("single/same", "ladder/same/winning-1", "scores/same"):
         taken = json.loads((second / stage / "done.json").read_text())["taken"]
-        assert (study.shared / taken["made_from"] / "done.json").is_file()
+        assert (study.shared.folder / taken["made_from"] / "done.json").is_file()
         assert "taken" not in json.loads((first / stage / "done.json").read_text())
     assert "taken" not in json.loads((second / "multi/own/done.json").read_text())
     # another seed shares nothing

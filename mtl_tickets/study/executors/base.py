@@ -14,6 +14,7 @@ from mtl_tickets.settings import Settings
 
 if TYPE_CHECKING:
     from mtl_tickets.progress import Progress
+    from mtl_tickets.recipes.shared import SharedStages
     from mtl_tickets.study.plan import Study, StudyRun
 
 EXECUTORS: Registry[type[Executor]] = Registry("executor", "mtl_tickets.study.executors")
@@ -45,9 +46,15 @@ class Outcome:
         return path in self.finished or path in self.failed
 
 
-def attempted(study: Study, run: StudyRun, progress: Progress, begins: Callable[[], None] = lambda: None) -> bool:
+def attempted(
+    study: Study,
+    run: StudyRun,
+    progress: Progress,
+    begins: Callable[[], None] = lambda: None,
+    shared: SharedStages | None = None,
+) -> bool:
     """Does a run, or goes on with it, to its end; False where another process does it now. ``begins`` is called where
-    not."""
+    not. ``shared``: where runs leave stages for each other, if that is not the study's folder."""
     from mtl_tickets.errors import CheckpointError
     from mtl_tickets.files import is_locked
     from mtl_tickets.processes import by_main
@@ -60,7 +67,8 @@ def attempted(study: Study, run: StudyRun, progress: Progress, begins: Callable[
         return False
     begins()
     try:
-        run_experiment(run.point.loaded, [run.seed], resume=True, progress=progress, shared=study.shared)
+        shared = shared or study.shared
+        run_experiment(run.point.loaded, [run.seed], resume=True, progress=progress, shared=shared)
     except CheckpointError:
         if held():  # another process was quicker
             return False

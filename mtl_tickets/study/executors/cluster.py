@@ -2,8 +2,8 @@
 
 Ray places a run where its CPUs, GPUs and memory are free, and begins it anew on another worker when its worker dies;
 there the run goes on from its last checkpoint. All machines must see the folders of the study, the data and the cache
-by the same names; or, with ``storage``, those of the data and the cache: then runs are kept at a URL, and points share
-no stages.
+by the same names; or, with ``storage``, those of the data and the cache: then runs, and the stages that points share,
+are kept at a URL.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ import pydantic
 from mtl_tickets.errors import InputError, MtlTicketsError, Problem
 from mtl_tickets.study.executors.base import EXECUTORS, Executor, Outcome, attempted
 from mtl_tickets.study.executors.standing import Board, View, Word
-from mtl_tickets.study.storage import Storage
+from mtl_tickets.study.storage import Storage, StoredStages
 
 if TYPE_CHECKING:
     from mtl_tickets.progress import Progress
+    from mtl_tickets.recipes.shared import SharedStages
     from mtl_tickets.study.plan import Study, StudyRun
 
 # seconds between two looks of the driver
@@ -167,10 +168,10 @@ def _do(study: Study, run: StudyRun, cwd: Path, url: str | None, board: Any) -> 
     os.chdir(cwd)
     name = str(run.path)
     board.begin.remote(name, f"{socket.gethostname()}, process {os.getpid()}")
-    with _kept(study, run, url) as (here, mirror):
+    with _kept(study, run, url) as (here, shared, mirror):
         word = Word(board, name, mirror)
         try:
-            while not attempted(here, _one_worker(here, run), word):
+            while not attempted(here, _one_worker(here, run), word, shared=shared):
                 time.sleep(2 * LOOK)
         finally:
             word.close()
@@ -187,18 +188,20 @@ def _exchange(study: Study, storage: Storage) -> None:
 
 
 @contextlib.contextmanager
-def _kept(study: Study, run: StudyRun, url: str | None) -> Iterator[tuple[Study, Callable[[], None]]]:
-    """The study where this worker writes it, and what puts the run to the storage."""
+def _kept(study: Study, run: StudyRun, url: str | None) -> Iterator[tuple[Study, SharedStages, Callable[[], None]]]:
+    """The study where this worker writes it, what its points share, and what puts the run to the storage."""
     if url is None:
-        yield study, lambda: None
+        yield study, study.shared, lambda: None
         return
     storage, name = Storage(url), f"{study.folder.name}/{run.path.relative_to(study.folder)}"
     with tempfile.TemporaryDirectory(prefix="mtl-tickets-") as scratch:
         here = replace(study, scratch=Path(scratch))
         folder = here.folder / run.path.relative_to(study.folder)
+        stages = here.shared.folder
+        shared = StoredStages(stages, storage, f"{study.folder.name}/{stages.relative_to(here.folder)}")
         storage.pull(name, folder)
         try:
-            yield here, lambda: storage.push(folder, name)
+            yield here, shared, lambda: storage.push(folder, name)
         finally:
             storage.push(folder, name, tries=3)
 
