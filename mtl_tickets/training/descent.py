@@ -25,11 +25,13 @@ class Descent:
     """Of one training.
 
     A batch that does not fit into memory is computed in halves, and so are, from then on, all that are as large: the
-    sum of their losses is the batch's, only what is drawn in a pass (dropout, grafted layers) is drawn anew. Several
-    processes add up their gradients when each has its own, so that one which is short of memory keeps the others
-    waiting but needs nothing of them: that is why torch's ``DistributedDataParallel``, which adds up in the middle of
-    the backward pass, has no place here. It also wants a gradient of every parameter from every process; here the heads
-    of tasks that no process has a row of get none, as with one process.
+    sum of their losses is the batch's. What is drawn in a pass (dropout, grafted layers) is drawn anew, and an
+    objective that weighs the rows of a batch against each other weighs those of each half.
+
+    Several processes add up their gradients when each has its own, so that one which is short of memory keeps the
+    others waiting but needs nothing of them: that is why torch's ``DistributedDataParallel``, which adds up in the
+    middle of the backward pass, has no place here. It also wants a gradient of every parameter from every process; here
+    the heads of tasks that no process has a row of get none, as with one process.
     """
 
     def __init__(

@@ -3,8 +3,8 @@ https://arxiv.org/abs/1908.05267; SRNets, Liu et al. 2022, https://arxiv.org/abs
 
     loss = sum_i (1 - beta_i) CE_i / sum_i (1 - beta_i),    beta_i = p_bias of row i's label
 
-The weights are normalised within the batch, as published: under several processes or accumulated batches, within each
-part of it.
+The weights are normalised within the batch, as published: under several processes, accumulated batches, or
+where memory is short, within each part of it.
 """
 
 from __future__ import annotations
