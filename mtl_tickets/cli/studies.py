@@ -43,16 +43,17 @@ def study(
         from mtl_tickets.study.runs import run_study, write_index
     asked = load_study(file, settings or (), executor)
     console.print(f"writing to {asked.folder}", markup=False, soft_wrap=True)
-    if only_table:
-        write_index(asked)
-    else:
-        with make_progress(console) as progress:
+    with make_progress(console) as progress:
+        if only_table:
+            write_index(asked)
+        else:
             run_study(asked, progress, told=progress.say)
-    if not speaks():
-        return
-    with console.status("reading the runs"):
-        found = gather_study(asked.folder)
-        report = write_study(found, asked.folder)
+        if not speaks():
+            return
+        several = len(asked.points) > 1  # each of which has a report of its own
+        progress.begin(f"reports in {asked.folder}", (1 + several) * len(asked.points))
+        found = gather_study(asked.folder, progress)
+        report = write_study(found, asked.folder, progress)
     for point in found.points:
         _show(console, point)
     console.print()

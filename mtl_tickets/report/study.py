@@ -13,6 +13,7 @@ from mtl_tickets.documents import one_line
 from mtl_tickets.errors import CheckpointError, Problem
 from mtl_tickets.files import read_json
 from mtl_tickets.locate import STUDY
+from mtl_tickets.progress import Progress, Silent
 from mtl_tickets.report.data import ReportData
 from mtl_tickets.report.gather import gather
 
@@ -69,8 +70,9 @@ class _Index(pydantic.BaseModel):
     points: tuple[_Place, ...] = pydantic.Field(min_length=1)
 
 
-def gather_study(place: str | Path) -> StudyData:
-    """What there is of the study at ``place``, as far as it got: the runs of its seeds.
+def gather_study(place: str | Path, progress: Progress | None = None) -> StudyData:
+    """What there is of the study at ``place``, as far as it got: the runs of its seeds. ``progress`` is told of every
+    point.
 
     Raises :class:`CheckpointError` where the folder is no study's, its index is broken, or a run lacks a row.
     """
@@ -84,7 +86,7 @@ def gather_study(place: str | Path) -> StudyData:
         experiment=settings.experiment,
         seeds=settings.seeds,
         baselines=settings.baselines,
-        points=tuple(_point(place, point, settings) for point in index.points),
+        points=tuple(_point(place, point, settings, progress or Silent()) for point in index.points),
         file=yaml.safe_dump(content["settings"], sort_keys=False, allow_unicode=True),  # type: ignore[index]
     )
 
@@ -112,8 +114,10 @@ def _index(content: object, place: Path) -> _Index:
         ) from None
 
 
-def _point(place: Path, point: _Place, settings: _Settings) -> StudyPoint:
+def _point(place: Path, point: _Place, settings: _Settings, progress: Progress) -> StudyPoint:
+    progress.stage(f"reading {point.name}")
     begun = any((place / point.folder / f"seed-{seed}" / "inputs.json").is_file() for seed in settings.seeds)
     values = {key: one_line(value) for key, value in point.values.items()}
     report = gather(place / point.folder, settings.baselines, settings.seeds) if begun else None
+    progress.advance(1)
     return StudyPoint(point.name, values, point.folder, report)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mtl_tickets.files import folder_written_whole, write_text
 from mtl_tickets.locate import STUDY
+from mtl_tickets.progress import Progress, Silent
 from mtl_tickets.report.content import document
 from mtl_tickets.report.document import Document, drawings
 from mtl_tickets.report.gather import gather
@@ -30,12 +31,15 @@ def write_report(place: str | Path) -> Path:
     return write(document(gather(place, baselines_of(place) or ())), place)
 
 
-def write_study(study: StudyData, folder: Path) -> Path:
-    """As :func:`write_report`, of a study that is read already."""
+def write_study(study: StudyData, folder: Path, progress: Progress | None = None) -> Path:
+    """As :func:`write_report`, of a study that is read already. ``progress`` is told of every point."""
+    progress = progress or Silent()
     if len(study.points) > 1:
         for point in study.points:
+            progress.stage(f"writing the report of {point.name}")
             if point.report is not None:
                 write(document(point.report), folder / point.folder)
+            progress.advance(1)
     return write(study_document(study), folder)
 
 
