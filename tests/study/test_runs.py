@@ -56,10 +56,23 @@ def load(place, output):
 
 
 @pytest.fixture(scope="module")
-def study(place):
-    study = load(place, "once")
-    run_study(study)
-    return study
+def done(place):
+    """A study, and how many lists of rows there were in memory when each of its runs began, and in the end."""
+    study, lists = load(place, "once"), []
+
+    def count(line):
+        gc.collect()  # rows themselves are nothing that the collector follows
+        found = [kept for kept in gc.get_objects() if type(kept) is list and kept and type(kept[0]) is dict]
+        lists.append(sum({"stage", "metric", "value"} <= {*kept[0]} for kept in found))
+
+    run_study(study, told=count)
+    count("the end")
+    return study, lists
+
+
+@pytest.fixture(scope="module")
+def study(done):
+    return done[0]
 
 
 def results(study):
@@ -73,6 +86,11 @@ def test_all_points_have_all_seeds(study):
     index = json.loads((study.folder / "study.json").read_text())
     assert [point["values"] for point in index["points"]] == [point.values for point in study.points]
     assert all((study.folder / point["folder"] / "seed-2" / "record.json").is_file() for point in index["points"])
+
+
+def test_what_runs_found_does_not_stay_in_memory(done):
+    study, lists = done
+    assert lists == [lists[0]] * (len(study.runs) + 1) and len(lists) == 5
 
 
 def test_a_point_s_numbers_are_those_of_its_experiment_alone(study, place):
@@ -195,21 +213,6 @@ def what_is_said(study):
     """Of every point: its tables and judgements."""
     points = gather_study(study.folder).points
     return [(point.name, point.report.scores, point.report.judgements) for point in points]
-
-
-def test_what_a_run_found_does_not_stay_in_memory(place, tmp_path):
-    study, alive = load_study(place / "study.yaml", ["seeds=[1]", f"output={tmp_path}"]), []
-
-    def count(line):
-        """Lists of rows: rows themselves are nothing that the collector follows."""
-        gc.collect()
-        lists = [kept for kept in gc.get_objects() if type(kept) is list and kept and type(kept[0]) is dict]
-        alive.append(sum({"stage", "metric", "value"} <= {*kept[0]} for kept in lists))
-
-    run_study(study, told=count)
-    assert len(alive) == len(study.runs) == 2
-    count("the end")
-    assert alive == [alive[0]] * 3, alive
 
 
 def test_a_run_that_fails_keeps_no_other_from_being_done(place, tmp_path):
