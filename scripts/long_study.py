@@ -104,9 +104,9 @@ def main() -> None:
           f"python {known['python']}.\n")  # fmt: skip
     finished = sum(run.finished for run in study.runs)
     print(
-        f"{finished} of {len(study.runs)} runs finished in {minutes:.0f} minutes, exit status {code}. Medians of every"
+        f"{finished} of {len(study.runs)} runs finished in {minutes:.0f} minutes, reports included, exit status {code}."
     )
-    print("tenth of the runs; memory is the resident memory of the study's process.\n")
+    print("Medians of every tenth of the runs; memory is the resident memory of the study's process.\n")
     print("| runs | seconds a run | of processors | memory, MB | most open files | most threads |")
     print("|---|---:|---:|---:|---:|---:|")
     size = -(-len(uses) // 10)
