@@ -31,7 +31,7 @@ def world(tmp_path_factory):
     # learned tickets: a training that is not a model's own
     content["recipe"] |= {"controls": [], "sharing": ["own", {"kind": "learned"}], "gradients": 20}
     content["recipe"]["ladder"] = {"kind": "free", "heads": [0.25], "ffn": [0.5]}
-    content["recipe"]["train"]["optimiser"] = OPTIMISER
+    content["recipe"]["train"] |= {"optimiser": OPTIMISER, "checkpoint_seconds": 60}
     content["encoder"]["dropout"] = 0.0  # of which each process draws its own
     for task in TASKS:
         spec = yaml.safe_load((path.parent / f"{task}.yaml").read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def test_one_of_them_speaks_and_writes(together):
 
 def test_a_killed_process_ends_both_and_loses_nothing(world, together, tmp_path):
     whole, _ = together
-    process = launched(world, tmp_path)
+    process = launched(world, tmp_path, "--set", "recipe.train.checkpoint_seconds=0")
     while not [*tmp_path.glob("*/seed-1/stages/ladder/*/*/checkpoint.safetensors")]:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
