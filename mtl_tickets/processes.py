@@ -26,6 +26,8 @@ Found = TypeVar("Found")
 
 # how long processes wait for each other: one may be reading or checking much while the others have nothing to do
 PATIENCE = datetime.timedelta(hours=2)
+# what accelerate can be told to divide weights by
+DIVIDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
 # bytes that travel at once
 PIECE = 32 * 1024 * 1024
 
@@ -39,12 +41,20 @@ def share_of(accelerator: Accelerator) -> tuple[int, int]:
 
 def group() -> PartialState:
     """The processes that were started with this one, which it joins here. Without GPUs accelerate lets processes work
-    together only where it is told to use CPUs; else each would take itself for the only one."""
+    together only where it is told to use CPUs; else each would take itself for the only one.
+
+    Raises :class:`InputError` where a launcher was told to divide the weights.
+    """
     import torch
     from accelerate import PartialState
 
     if PartialState._shared_state:
         return PartialState()
+    for name in DIVIDED:
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1"):
+            rule = "weights are not divided among processes: each has all of them, and a share of the rows"
+            hint = "take it out of accelerate's configuration, or launch with --multi_gpu"
+            raise InputError(Problem(rule, place="accelerate launch", found=name, hint=hint))
     if "LOCAL_RANK" not in os.environ:
         return PartialState()
     joined = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
@@ -75,7 +85,7 @@ def accelerator_for(mixed_precision: str | None = None) -> Accelerator:
     """This process's, of its group. Accelerate keeps the first precision of a process for ever; here a process may do
     several things, each with its own. None: what there is.
 
-    Raises :class:`InputError` for fp16 without an NVIDIA GPU, and where a launcher was told to divide the weights.
+    Raises :class:`InputError` for fp16 without an NVIDIA GPU, and as :func:`group` does.
     """
     import torch
     from accelerate import Accelerator
@@ -84,11 +94,6 @@ def accelerator_for(mixed_precision: str | None = None) -> Accelerator:
     if mixed_precision == "fp16" and not torch.cuda.is_available():
         rule, hint = "fp16 needs an NVIDIA GPU", "use bf16 or no"
         raise InputError(Problem(rule, place="mixed_precision", found=mixed_precision, hint=hint))
-    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
-        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1"):
-            rule = "weights are not divided among processes: each has all of them, and a share of the rows"
-            hint = "take it out of accelerate's configuration, or launch with --multi_gpu"
-            raise InputError(Problem(rule, place="accelerate launch", found=name, hint=hint))
     group()
     known = AcceleratorState().mixed_precision if AcceleratorState._shared_state else mixed_precision
     if mixed_precision is not None and known != mixed_precision:

@@ -37,8 +37,7 @@ def study(
     console = out()
     with console.status("loading libraries"):
         from mtl_tickets.report.progress import make_progress
-        from mtl_tickets.report.study import gather_study
-        from mtl_tickets.report.write import write_study
+        from mtl_tickets.report.write import report_study
         from mtl_tickets.study.plan import load_study
         from mtl_tickets.study.runs import run_study, write_index
     asked = load_study(file, settings or (), executor)
@@ -50,10 +49,7 @@ def study(
             run_study(asked, progress, told=progress.say)
         if not speaks():
             return
-        several = len(asked.points) > 1  # each of which has a report of its own
-        progress.begin(f"reports in {asked.folder}", (1 + several) * len(asked.points))
-        found = gather_study(asked.folder, progress)
-        report = write_study(found, asked.folder, progress)
+        found, report = report_study(asked.folder, len(asked.points), progress)
     for point in found.points:
         _show(console, point)
     console.print()

@@ -276,6 +276,7 @@ class RunDirectory:
         by = {"run": result["rows"][0]["run"]} if result.get("rows") else {}
         result = {**result, "rows": rows, "taken": {**by, "made_from": made_from}}
         self._write_done(folder, result, taken)
+        self.drop_checkpoint(stage)
 
     def result(self, stage: str) -> dict[str, Any]:
         """What a finished stage kept; a :class:`CheckpointError` where it is not done."""

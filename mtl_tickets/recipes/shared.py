@@ -28,9 +28,13 @@ class SharedStages:
         place = self.folder / made_from
         if not (place / DONE).exists():
             return None, []
-        if problems := damages(place / SUMS, None):
+        if (place / SUMS).exists():
+            problems = damages(place / SUMS, None)
+        else:
+            problems = [Problem("must be there, as when it was written", file=str(place / SUMS), found="nothing")]
+        if problems:
             with contextlib.suppress(OSError):  # another run may have put it aside
-                os.rename(place, place.with_name(f".damaged-{place.name}-{os.getpid()}"))
+                os.rename(place, tempfile.mkdtemp(prefix=f".damaged-{place.name}-", dir=self.folder))
             return None, problems
         return place, []
 

@@ -115,7 +115,7 @@ def _index(content: object, place: Path) -> _Index:
 
 
 def _point(place: Path, point: _Place, settings: _Settings, progress: Progress) -> StudyPoint:
-    progress.stage(f"reading {point.name}")
+    progress.stage(f"reading {point.name or 'its runs'}")
     begun = any((place / point.folder / f"seed-{seed}" / "inputs.json").is_file() for seed in settings.seeds)
     values = {key: one_line(value) for key, value in point.values.items()}
     report = gather(place / point.folder, settings.baselines, settings.seeds) if begun else None

@@ -32,7 +32,7 @@ def write_report(place: str | Path) -> Path:
 
 
 def write_study(study: StudyData, folder: Path, progress: Progress | None = None) -> Path:
-    """As :func:`write_report`, of a study that is read already. ``progress`` is told of every point."""
+    """As :func:`write_report`, of a study that is read already. ``progress`` is told of every report."""
     progress = progress or Silent()
     if len(study.points) > 1:
         for point in study.points:
@@ -40,7 +40,18 @@ def write_study(study: StudyData, folder: Path, progress: Progress | None = None
             if point.report is not None:
                 write(document(point.report), folder / point.folder)
             progress.advance(1)
-    return write(study_document(study), folder)
+    progress.stage("writing the report")
+    written = write(study_document(study), folder)
+    progress.advance(1)
+    return written
+
+
+def report_study(folder: Path, points: int, progress: Progress) -> tuple[StudyData, Path]:
+    """Reads the study at ``folder``, which has so many points, and writes its report; gives both."""
+    each = 2 if points > 1 else 1  # of several each has a report of its own
+    progress.begin(f"reports in {folder}", each * points + 1)
+    found = gather_study(folder, progress)
+    return found, write_study(found, folder, progress)
 
 
 def write(made: Document, folder: Path) -> Path:

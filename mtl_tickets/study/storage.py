@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import shutil
+import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -88,35 +92,39 @@ class Storage:
 
     def _pull(self, name: str, folder: Path) -> None:
         for path in self._names(name):
+            if path.endswith(PART):
+                continue
             file, place = folder / path, f"{self._root}/{name}/{path}"
             said = self._fs.checksum(place)
-            if path.endswith(PART) or (
-                file.is_file() and self._there.get(file) == said and self._here.get(file) == _state(file)
-            ):
+            if file.is_file() and self._there.get(file) == said and self._here.get(file) == _state(file):
                 continue
             with written_whole(file) as part:
                 self._fs.get_file(place, str(part))
             self._here[file], self._there[file] = _state(file), said
 
-    def has(self, name: str) -> bool:
-        """Whether there is a file ``<url>/<name>``. Raises :class:`OSError` where the storage cannot be reached."""
+    def folders_with(self, file: str, name: str) -> list[str]:
+        """The folders below ``<url>/<name>`` that have a ``file``, as names for :meth:`pull`. Raises :class:`OSError`
+        where the storage cannot be reached."""
         with self._reached():
-            self._fs.invalidate_cache()
-            return bool(self._fs.isfile(f"{self._root}/{name}"))
+            found = [path.rpartition("/") for path in self._names(name)]
+        return [f"{name}/{folder}" for folder, _, last in found if last == file]
 
     def _names(self, name: str) -> list[str]:
         """Of the files below ``name``, without it, in the order in which they are to be got."""
         root = f"{self._root}/{name}"
         self._fs.invalidate_cache()
-        if not self._fs.exists(root):
+        try:
+            self._fs.info(root)  # ``exists`` of many file systems says no where it has got no answer
+        except FileNotFoundError:
             return []
         start = self._fs._strip_protocol(root).rstrip("/") + "/"
         return sorted((path.removeprefix(start) for path in self._fs.find(root)), key=_turn)
 
 
 class StoredStages(SharedStages):
-    """Left at ``<url>/<name>``, for workers that see no common folder; ``folder`` is this worker's. A storage that does
-    not answer costs the work that could have been shared, and nothing else."""
+    """Left at ``<url>/<name>``, for workers that see no common folder; ``folder`` is this worker's. Each puts what it
+    leaves into a place of its own, ``<stage>/<any name>``: several may leave the same stage at once. A storage that
+    does not answer costs the work that could have been shared, and nothing else."""
 
     def __init__(self, folder: Path, storage: Storage, name: str):
         super().__init__(folder)
@@ -124,22 +132,36 @@ class StoredStages(SharedStages):
         self._damaged: set[str] = set()
 
     def find(self, made_from: str) -> tuple[Path | None, Sequence[Problem]]:
-        with _no_matter():
-            if self._is_there(made_from):
-                self._storage.pull(f"{self._name}/{made_from}", self.folder / made_from)
         place, problems = super().find(made_from)
-        if problems:
+        with _no_matter():
+            for name in [] if place else self._left(made_from):
+                self._fetch(made_from, name)
+                place, more = super().find(made_from)
+                problems = [*problems, *more]
+                if place is not None:
+                    break
+        if place is None and problems:
             self._damaged.add(made_from)
         return place, problems
 
     def give(self, made_from: str, files: Iterable[Path]) -> None:
         super().give(made_from, files)
+        place = self.folder / made_from
         with _no_matter():
-            if made_from in self._damaged or not self._is_there(made_from):
-                self._storage.push(self.folder / made_from, f"{self._name}/{made_from}")
+            if (place / DONE).exists() and (made_from in self._damaged or not self._left(made_from)):
+                self._storage.push(place, f"{self._name}/{made_from}/{uuid.uuid4().hex}")
 
-    def _is_there(self, made_from: str) -> bool:
-        return self._storage.has(f"{self._name}/{made_from}/{DONE}")
+    def _left(self, made_from: str) -> list[str]:
+        return self._storage.folders_with(DONE, f"{self._name}/{made_from}")
+
+    def _fetch(self, made_from: str, name: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".part-", dir=self.folder))
+        try:
+            self._storage.pull(name, part)
+            os.rename(part, self.folder / made_from)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 @contextlib.contextmanager

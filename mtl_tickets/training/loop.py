@@ -253,8 +253,8 @@ def prepared(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
     """Inside, the model is on its device and computes in mixed precision, if that is asked for. Outside it is what it
     was: the same module may be trained again, copied or saved. (Processes add up their gradients themselves, see
     :class:`~mtl_tickets.training.descent.Descent`.)"""
-    accelerator.prepare_model(model, evaluation_mode=True)
     try:
+        accelerator.prepare_model(model, evaluation_mode=True)
         yield
     finally:
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)

@@ -20,6 +20,7 @@ from mtl_tickets.running import run_experiment
 from mtl_tickets.tickets.scores import Scores
 from mtl_tickets.tickets.ticket import Ticket
 from mtl_tickets.training.health import TrainingDiverged
+from tests.counting import Counting
 from tests.end_to_end.world import write_world
 
 TASKS = ("feelings", "likeness", "same")
@@ -84,19 +85,6 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_numbers(world, finishe
     assert in_a_process(world, tmp_path, Silent()) == 0
     (folder,) = tmp_path.glob("*/seed-1")
     assert results(folder) == results(finished.path)
-
-
-class Counting(Silent):
-    work, done, stages = 0, 0, ()
-
-    def begin(self, run, work):
-        self.work = work
-
-    def stage(self, name):
-        self.stages = (*self.stages, name)
-
-    def advance(self, work):
-        self.done += work
 
 
 def test_side_by_side_gives_the_same_numbers(world, finished, tmp_path):

@@ -11,7 +11,8 @@ from mtl_tickets.report.html import page
 from mtl_tickets.report.markdown import markdown
 from mtl_tickets.report.study import gather_study
 from mtl_tickets.report.study_content import study_document
-from mtl_tickets.report.write import write_report
+from mtl_tickets.report.write import report_study, write_report
+from tests.counting import Counting
 from tests.report.made import TASKS, World
 
 AWKWARD = "<script>alert(1)</script> & \u202eשלום 🧪 | `x`"
@@ -43,9 +44,10 @@ def studied(tmp_path_factory):
 
 
 def test_of_several_points_each_has_its_verdict_its_report_and_its_gaps(studied):
-    found = gather_study(studied)
+    told = Counting()
+    found, report = report_study(studied, 3, told)
+    assert told.done == told.work == 7  # each is read and written, and the study's own report is
     assert [point.report is not None for point in found.points] == [True, True, False]
-    report = write_report(studied)
     text = report.read_text(encoding="utf-8")
     assert found.points[0].name == f"tone={AWKWARD}"
     assert "<script>" not in text and "&lt;script&gt;" in text

@@ -46,32 +46,51 @@ def test_what_one_leaves_another_finds(worker, tmp_path, stored):
     first.give(KEY, files)
     place, problems = second.find(KEY)
     assert problems == [] and place == tmp_path / "second" / "shared" / KEY
-    assert contents(place.iterdir()) == contents(files) == contents(stored.iterdir())
+    (there,) = stored.iterdir()
+    assert contents(place.iterdir()) == contents(files) == contents(there.iterdir())
 
 
-def test_what_is_not_whole_there_is_not_found(worker, tmp_path, stored):
-    worker("first").give(KEY, made(tmp_path / "stage"))
-    (stored / "done.json").unlink()
-    assert worker("second").find(KEY) == (None, [])
+def test_what_is_not_whole_there_is_not_found_and_left_whole_by_the_next(worker, tmp_path, stored):
+    files = made(tmp_path / "stage")
+    worker("first").give(KEY, files)
+    (there,) = stored.iterdir()
+    (there / "done.json").unlink()
+    second = worker("second")
+    assert second.find(KEY) == (None, [])
+    second.give(KEY, files)
+    assert contents(worker("third").find(KEY)[0].iterdir()) == contents(files)
 
 
 def test_what_is_there_is_not_put_again(worker, tmp_path, stored):
     worker("first").give(KEY, made(tmp_path / "stage"))
-    before = contents(stored.iterdir())
+    (there,) = stored.iterdir()
+    before = contents(there.iterdir())
     worker("second").give(KEY, made(tmp_path / "other", b"of another device"))
-    assert contents(stored.iterdir()) == before
+    assert [*stored.iterdir()] == [there] and contents(there.iterdir()) == before
 
 
-def test_damage_is_said_and_mended_by_who_has_it_whole(worker, tmp_path, stored):
-    files = made(tmp_path / "stage")
-    worker("first").give(KEY, files)
-    (stored / "weights.safetensors").write_bytes(b"weighty")
-    second = worker("second")
-    place, problems = second.find(KEY)
-    assert place is None and "weights.safetensors" in str(problems[0])
-    second.give(KEY, files)
+def test_two_that_leave_the_same_at_once_leave_it_whole(worker, tmp_path, stored, monkeypatch):
+    workers, files = [worker("first"), worker("second")], made(tmp_path / "stage")
+    for each in workers:
+        monkeypatch.setattr(each, "_left", lambda made_from: [])  # neither sees the other
+        each.give(KEY, files)
+    assert len([*stored.iterdir()]) == 2
     place, problems = worker("third").find(KEY)
     assert problems == [] and contents(place.iterdir()) == contents(files)
+
+
+@pytest.mark.parametrize("lost", ["weights.safetensors", SUMS])
+def test_damage_is_said_and_mended_by_who_has_it_whole(worker, tmp_path, stored, lost):
+    files = made(tmp_path / "stage")
+    worker("first").give(KEY, files)
+    (there,) = stored.iterdir()
+    (there / lost).unlink()
+    second = worker("second")
+    place, problems = second.find(KEY)
+    assert place is None and lost in str(problems[0])
+    second.give(KEY, files)
+    place, _ = worker("third").find(KEY)
+    assert contents(place.iterdir()) == contents(files)
 
 
 def test_a_storage_that_does_not_answer_costs_no_run(worker, tmp_path, monkeypatch, caplog):
@@ -79,8 +98,16 @@ def test_a_storage_that_does_not_answer_costs_no_run(worker, tmp_path, monkeypat
         raise ConnectionResetError("no route")
 
     files, first = made(tmp_path / "stage"), worker("first")
-    monkeypatch.setattr(first._storage._fs, "isfile", refuse)
+    monkeypatch.setattr(first._storage._fs, "info", refuse)
     assert first.find(KEY) == (None, [])
     first.give(KEY, files)
     assert caplog.text.count("stages are not shared now") == 2
     assert json.loads((first.folder / KEY / "done.json").read_text()) == {"rows": []}
+
+
+def test_a_storage_that_does_not_answer_is_not_an_empty_one(tmp_path, monkeypatch):
+    storage = Storage(f"file://{tmp_path / 'bucket'}")
+    storage.pull("nothing", tmp_path / "here")
+    monkeypatch.setattr(storage._fs, "info", lambda path: 1 / 0)
+    with pytest.raises(OSError, match="division"):
+        storage.pull("nothing", tmp_path / "here")
