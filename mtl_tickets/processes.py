@@ -48,13 +48,13 @@ def group() -> PartialState:
     import torch
     from accelerate import PartialState
 
-    if PartialState._shared_state:
-        return PartialState()
     for name in DIVIDED:
         if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1"):
             rule = "weights are not divided among processes: each has all of them, and a share of the rows"
             hint = "take it out of accelerate's configuration, or launch with --multi_gpu"
             raise InputError(Problem(rule, place="accelerate launch", found=name, hint=hint))
+    if PartialState._shared_state:
+        return PartialState()
     if "LOCAL_RANK" not in os.environ:
         return PartialState()
     joined = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from mtl_tickets.errors import InputError
 from mtl_tickets.evaluation.evaluate import predict_logits
-from mtl_tickets.processes import _pieces, accelerator_for, share_of
+from mtl_tickets.processes import DIVIDED, _pieces, accelerator_for, share_of
 from mtl_tickets.scoring import ScoreSettings, score_tasks
 from mtl_tickets.scoring.gradients import gradient_products
 from mtl_tickets.tasks.batches import BatchSettings, TaskBatches, passes_over
@@ -112,7 +112,7 @@ def test_what_travels_together_is_of_one_kind_and_not_too_much(monkeypatch, byte
     assert len(pieces) < len(tensors) or bytes_at_once == 1
 
 
-@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+@pytest.mark.parametrize("name", DIVIDED)
 def test_a_launcher_that_would_divide_the_weights_is_refused(monkeypatch, name):
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
     with pytest.raises(InputError, match=rf"weights are not divided .*'{name}'.*--multi_gpu"):

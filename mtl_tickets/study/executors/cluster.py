@@ -167,7 +167,9 @@ def _do(study: Study, run: StudyRun, cwd: Path, url: str | None, board: Any) -> 
         raise InputError(Problem(rule, file=str(cwd)))
     os.chdir(cwd)
     name = str(run.path)
-    board.begin.remote(name, f"{socket.gethostname()}, process {os.getpid()}")
+    ray = _ray()
+    # heard before anything is done: what a worker has said but not sent dies with it
+    ray.get(board.begin.remote(name, f"{socket.gethostname()}, process {os.getpid()}"))
     with _kept(study, run, url) as (here, shared, mirror):
         word = Word(board, name, mirror)
         try:
