@@ -301,7 +301,7 @@ class RunDirectory:
         stages = [stage for stage in dict.fromkeys(self._stages) if self._is_done(stage)]
         if all_done:
             root = self.path / "stages"
-            done = sorted(file.parent.relative_to(root).as_posix() for file in root.rglob("done.json"))
+            done = sorted(file.parent.relative_to(root).as_posix() for file in root.rglob(DONE))
             stages += [stage for stage in done if stage not in self._stages]
         return [row for stage in stages for row in self.result(stage).get("rows", [])]
 

@@ -14,6 +14,7 @@ from mtl_tickets.evaluation.records import Row, read_rows
 from mtl_tickets.files import read_json
 from mtl_tickets.locate import runs_in
 from mtl_tickets.recipes.base import HELD_OUT, MLM
+from mtl_tickets.recipes.shared import DONE
 from mtl_tickets.sums import SUMS, require_whole
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Run:
 
     def stage(self, name: str) -> Mapping[str, Any]:
         """What a stage kept; an error where it is not done."""
-        return _mapping(self.kept_by(name, "done.json"))
+        return _mapping(self.kept_by(name, DONE))
 
     def kept_by(self, stage: str, name: str) -> Path:
         """A file that a stage has kept; a :class:`CheckpointError` where it is not what it was then."""
@@ -126,7 +127,7 @@ class Run:
         return self.path / name
 
     def is_done(self, stage: str) -> bool:
-        return (self.path / "stages" / stage / "done.json").is_file()
+        return (self.path / "stages" / stage / DONE).is_file()
 
     def stages(self, pattern: str) -> list[str]:
         """The names of the stages that are done, sorted; ``pattern`` as ``ladder/*/*``."""

@@ -13,6 +13,7 @@ import torch
 from mtl_tickets.errors import MtlTicketsError
 from mtl_tickets.progress import Silent
 from mtl_tickets.recipes.side_by_side import side_by_side
+from tests.counting import Counting
 
 
 def bench(progress=None):
@@ -53,12 +54,6 @@ def an_error_beside_a_worker_that_talks():
 
 
 def every_word_is_heard():
-    class Counting(Silent):
-        heard = 0
-
-        def advance(self, work):
-            self.heard += work
-
     told = bench(Counting())
     counting = told.progress
 
@@ -67,7 +62,7 @@ def every_word_is_heard():
             told.progress.advance(1)
 
     side_by_side(told, verb, range(3), 2)
-    assert counting.heard == 9000
+    assert counting.done == 9000
 
 
 def a_silent_worker_is_told_of():
